@@ -1,0 +1,69 @@
+# Every target sets up what it needs: `make demo` works on a machine with Python and make alone.
+#
+#   PYTHON=python3.12      interpreter for the virtual environment (3.11 or newer)
+#   VENV=path              where that environment lives
+#   PIP_ARGS="..."         more arguments for pip, for example --find-links DIR
+#   PYTEST_ARGS="..."      more arguments for pytest, for example -k row_sum
+#   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
+
+PYTHON ?= python3
+VENV ?= .venv
+PIP_ARGS ?=
+PYTEST_ARGS ?=
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# One worker per core, one file per worker at a time: module fixtures are built once.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install demo test test-slow test-gpu lint types bench bench-gpu clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+install: $(INSTALLED) ## make the virtual environment and install the package into it, once
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "sdc-guard needs Python 3.11 or newer; '$(PYTHON)' is: $$($(PYTHON) --version 2>&1)." >&2; \
+	  echo "Name another one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "'$(PYTHON) -m venv' failed; on Debian and Ubuntu install the package python3-venv." >&2; exit 1; }
+	@echo "Installing torch and the rest into $(VENV) (minutes, once) ..."
+	@$(BIN)/python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: install ## train a small GPT three times and catch a broken torch.sum, about two minutes
+	$(BIN)/sdc-guard demo $(DEMO_ARGS)
+
+test: install ## the fast tests, at most ten minutes on two cores
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+test-slow: install ## the long tests: detection rates, 500 clean steps
+	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-gpu: install ## the tests that need a CUDA device; fails where there is none
+	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+	  echo "torch sees no CUDA device here, so the GPU tests cannot run." >&2; exit 1; }
+	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+
+lint: install ## ruff
+	$(BIN)/ruff check .
+
+types: install ## mypy --strict
+	$(BIN)/mypy
+
+bench: install ## measure the cost of guarding on this machine's CPU
+	$(BIN)/sdc-guard bench $(BENCH_ARGS)
+
+bench-gpu: install ## the same on a CUDA device
+	$(BIN)/sdc-guard bench --device cuda $(BENCH_ARGS)
+
+clean: ## remove the virtual environment and all caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find sdc_guard kernels tests -name __pycache__ -type d -prune -exec rm -rf {} +

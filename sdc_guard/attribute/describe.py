@@ -1,0 +1,111 @@
+"""From wrong elements to words: the worst element by its bits, the pattern of indices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdc_guard import bits
+from sdc_guard.formats import format_of, is_covered_float
+from sdc_guard.records import Bound, Pattern, TensorMeta, Value, Worst
+
+NUM_FIRST = 8
+
+
+def tensor_meta(name: str, tensor: Tensor) -> TensorMeta:
+    """Metadata of a tensor, no data."""
+    return TensorMeta(
+        name=name,
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        shape=tuple(tensor.shape),
+        stride=tuple(tensor.stride()),
+        storage_offset=int(tensor.storage_offset()),
+        device=str(tensor.device),
+        alignment_bytes=bits.alignment_bytes(tensor),
+    )
+
+
+def value_at(tensor: Tensor, index: tuple[int, ...]) -> Value:
+    """One element by its bits."""
+    element = bits.on_host(tensor[index] if index else tensor)
+    raw = int(bits.raw(element)[()])
+    digits = 2 * element.element_size()
+    return Value(dtype=str(tensor.dtype).removeprefix("torch."), bits=f"0x{raw:0{digits}x}",
+                 repr=repr(bits.values(element).item()))
+
+
+def number(value: float) -> Value:
+    """A float64 of ours by its bits."""
+    raw = int(np.float64(value).view(np.uint64))
+    return Value(dtype="float64", bits=f"0x{raw:016x}", repr=repr(float(value)))
+
+
+def worst_element(
+    held: Tensor,
+    output: int,
+    wrong: NDArray[np.bool_],
+    expected: Tensor | NDArray[Any] | None,
+    limit: NDArray[Any] | None,
+    formula: str,
+    exceeds: str,
+) -> Worst | None:
+    """The wrong element that is furthest from what was expected; non-finite ones first."""
+    if not wrong.any():
+        return None
+    got = bits.values(held).astype(np.float64)
+    if isinstance(expected, Tensor):
+        want = bits.values(expected).astype(np.float64)
+    elif expected is not None:
+        want = np.broadcast_to(np.asarray(expected, dtype=np.float64), got.shape)
+    else:
+        want = np.full(got.shape, np.nan)
+    with np.errstate(all="ignore"):
+        error = np.where(wrong, np.nan_to_num(np.abs(got - want), nan=np.inf), -1.0)
+    flat = int(np.argmax(error))
+    index = tuple(int(i) for i in np.unravel_index(flat, error.shape))
+    got_value = value_at(held, index)
+    if isinstance(expected, Tensor):
+        want_value = value_at(expected, index)
+        xor = int(got_value.bits, 16) ^ int(want_value.bits, 16)
+        mask = f"0x{xor:0{len(got_value.bits) - 2}x}"
+    else:
+        want_value, mask = number(float(want[index])), ""
+    return Worst(
+        output=output,
+        index=index,
+        got=got_value,
+        expected=want_value,
+        xor=mask,
+        error=number(float(error[index])),
+        error_ulps=_in_ulps(float(error[index]), float(want[index]), held),
+        bound=None if limit is None else Bound(
+            kind=exceeds, formula=formula,
+            limit=float(np.broadcast_to(limit, error.shape)[index])),
+    )
+
+
+def _in_ulps(error: float, expected: float, held: Tensor) -> float:
+    """Error in ulps of the result's format at the expected value; -1 where that means nothing."""
+    if not is_covered_float(held.dtype) or not np.isfinite(error) or not np.isfinite(expected):
+        return -1.0
+    return float(error / format_of(held.dtype).ulp(np.asarray(expected)))
+
+
+def pattern_of(wrong: NDArray[np.bool_]) -> Pattern | None:
+    """Count, bounding box, first indices and the common flat stride of the wrong elements."""
+    if not wrong.any():
+        return None
+    where = np.argwhere(np.atleast_1d(wrong))
+    flat = np.flatnonzero(wrong)
+    steps = np.unique(np.diff(flat))
+    return Pattern(
+        num_wrong=len(where),
+        num_elements=int(wrong.size),
+        first=tuple(tuple(int(i) for i in row) for row in where[:NUM_FIRST]),
+        box_low=tuple(int(i) for i in where.min(axis=0)),
+        box_high=tuple(int(i) for i in where.max(axis=0)),
+        flat_stride=int(steps[0]) if len(steps) == 1 else None,
+    )

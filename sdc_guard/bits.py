@@ -1,0 +1,173 @@
+"""The bits of tensors: raw copies, bit-exact comparison, NumPy views.
+
+Nothing here goes through the aten copy or comparison kernels on a CPU: those are under test.
+CPU memory is moved with ``memmove``, compared with ``memcmp`` (6 times faster than
+``torch.equal`` on 3 MB, and blind to no bit) and walked by NumPy with strides that come from the
+tensor's metadata.  Device memory is moved as raw bytes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+ALIGNMENT_BYTES = 64
+
+_libc = ctypes.CDLL(None)
+_memcmp = _libc.memcmp
+_memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+_memcmp.restype = ctypes.c_int
+_memmove = ctypes.memmove
+
+_UINT_BY_SIZE: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_INT_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_NUMPY_DTYPE: dict[torch.dtype, Any] = {
+    torch.float64: np.float64,
+    torch.float32: np.float32,
+    torch.float16: np.float16,
+    torch.int64: np.int64,
+    torch.int32: np.int32,
+    torch.int16: np.int16,
+    torch.int8: np.int8,
+    torch.uint8: np.uint8,
+    torch.bool: np.bool_,
+}
+
+
+def span(tensor: Tensor) -> int:
+    """Number of elements from the first to the last that the tensor can reach in its storage."""
+    if tensor.numel() == 0:
+        return 0
+    return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
+
+
+def is_dense(tensor: Tensor) -> bool:
+    """True if the tensor reaches each element of its span exactly once."""
+    if tensor.is_contiguous():
+        return True
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size == 1:
+            continue
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def alignment_bytes(tensor: Tensor) -> int:
+    """Address of the first element modulo 64 bytes."""
+    return tensor.data_ptr() % ALIGNMENT_BYTES
+
+
+def empty_image(tensor: Tensor) -> Tensor:
+    """Uninitialised memory with the tensor's shape, strides, dtype, device and alignment."""
+    itemsize = tensor.element_size()
+    lead = tensor.data_ptr() % ALIGNMENT_BYTES // itemsize
+    if not lead and tensor.is_contiguous():
+        return torch.empty_strided(
+            tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+        )
+    memory = torch.empty(span(tensor) + lead, dtype=tensor.dtype, device=tensor.device)
+    return memory.as_strided(tensor.shape, tensor.stride(), lead)
+
+
+def snapshot(tensor: Tensor) -> Tensor:
+    """A private image of the tensor: same bits, shape, strides and alignment, other memory.
+
+    The whole span is copied, gaps and overlaps included, so that a view with stride 0 or with
+    overlapping elements keeps its layout.
+    """
+    image = empty_image(tensor)
+    num_bytes = span(tensor) * tensor.element_size()
+    if tensor.device.type == "cpu":
+        _memmove(image.data_ptr(), tensor.data_ptr(), num_bytes)
+    elif num_bytes:
+        flat = (span(tensor),)
+        source = tensor.detach().as_strided(flat, (1,), tensor.storage_offset())
+        image.as_strided(flat, (1,), image.storage_offset()).copy_(source)
+    return image
+
+
+def restore(tensor: Tensor, image: Tensor) -> None:
+    """Write ``image`` (made by :func:`snapshot` of the same tensor) back, bit for bit."""
+    num_bytes = span(tensor) * tensor.element_size()
+    if tensor.device.type == "cpu":
+        _memmove(tensor.data_ptr(), image.data_ptr(), num_bytes)
+    elif num_bytes:
+        flat = (span(tensor),)
+        target = tensor.detach().as_strided(flat, (1,), tensor.storage_offset())
+        target.copy_(image.as_strided(flat, (1,), image.storage_offset()))
+
+
+def raw(tensor: Tensor) -> NDArray[Any]:
+    """NumPy view of a CPU tensor's bits as unsigned integers, with the tensor's own strides.
+
+    The caller keeps the tensor alive as long as the view.
+    """
+    itemsize = tensor.element_size()
+    num_bytes = span(tensor) * itemsize
+    dtype = _UINT_BY_SIZE[itemsize]
+    if num_bytes == 0:
+        return np.empty(tuple(tensor.shape), dtype=dtype)
+    memory = (ctypes.c_char * num_bytes).from_address(tensor.data_ptr())
+    strides = tuple(s * itemsize for s in tensor.stride())
+    return np.ndarray(tuple(tensor.shape), dtype=dtype, buffer=memory, strides=strides)
+
+
+def on_host(tensor: Tensor) -> Tensor:
+    """The tensor itself on a CPU; a raw image with the same layout in host memory otherwise."""
+    if tensor.device.type == "cpu":
+        return tensor
+    flat = tensor.detach().as_strided((span(tensor),), (1,), tensor.storage_offset())
+    return flat.cpu().as_strided(tuple(tensor.shape), tensor.stride(), 0)
+
+
+def values(tensor: Tensor) -> NDArray[Any]:
+    """The tensor's values as a fresh C-ordered NumPy array, widened without rounding.
+
+    Floating formats become float64 (bf16 by shifting its bits into float32), integers and
+    booleans keep their dtype.
+    """
+    host = on_host(tensor)
+    bits = raw(host)
+    if tensor.dtype is torch.bfloat16:
+        wide = np.left_shift(bits.astype(np.uint32, order="C"), np.uint32(16))
+        return wide.view(np.float32).astype(np.float64)
+    typed = bits.view(_NUMPY_DTYPE[tensor.dtype])
+    if typed.dtype.kind == "f":
+        return typed.astype(np.float64, order="C")
+    return np.array(typed, order="C")
+
+
+def has_values(dtype: torch.dtype) -> bool:
+    """True for the dtypes that :func:`values` can widen."""
+    return dtype is torch.bfloat16 or dtype in _NUMPY_DTYPE
+
+
+def bits_equal(a: Tensor, b: Tensor) -> bool:
+    """True if two tensors of one shape and dtype hold the same bits, element by element.
+
+    Zero signs and NaN payloads count.  On a device this waits for the result.
+    """
+    if a.device.type != "cpu":
+        view = _INT_VIEW.get(a.element_size())
+        if view is None:
+            return torch.equal(torch.view_as_real(a).view(torch.int64),
+                               torch.view_as_real(b).view(torch.int64))
+        return torch.equal(a.view(view), b.view(view))
+    if a.is_contiguous() and b.is_contiguous():
+        return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
+    if a.stride() == b.stride() and is_dense(a):
+        return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
+    return bool(np.array_equal(raw(a), raw(b)))
+
+
+def wrong_mask(a: Tensor, b: Tensor) -> NDArray[np.bool_]:
+    """Boolean array, True where the bits of ``a`` and ``b`` differ."""
+    return np.asarray(raw(on_host(a)) != raw(on_host(b)))

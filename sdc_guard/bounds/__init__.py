@@ -1,0 +1,1 @@
+"""Rounding-error arithmetic.  Higham, *Accuracy and Stability of Numerical Algorithms* (2002)."""

@@ -1,0 +1,147 @@
+"""Moments and layer norm over the last axis of n elements.
+
+*Moments.*  With ``h`` the depth in which a kernel merges its partial means,
+
+    |mean^ - mean| <= 2 h u mean|x| + u t max|x|,
+    |var^ - var|   <= 3 h u (s R + var) + (2 h u R)^2,      s^2 = var,  R^2 = mean x^2,
+
+the error of an updating (Welford) or pairwise algorithm: a mean that is off by e enters the squared
+deviations as ``2 s e``, and ``e^2`` once (Chan, Golub and LeVeque 1983, table 1: ``n u kappa`` with
+``kappa = R / s``).  ``t = 1`` where elements are left over after the vectors: the kernel starts from
+those few and steps from their mean to that of the vectors, which cancels; else 0.  ATen's
+``RowwiseMoments`` (``moments_utils.h``) merges chunks of 16, a binary tree of chunks, then the lanes:
+``h = 16 + ceil(log2(n)) + 16 lanes``, at most n.  The *proof* form uses ``gamma_n`` for the mean and the
+textbook formula ``mean x^2 - mean^2`` for the variance, the worst in use: ``4 (n + 4) u R^2``.
+
+*Forward.*  ``y = (x - m) r g + b`` with ``r = (var + eps)^{-1/2}``.  ``r^`` lies between the values at
+``var + eps +- (the error above + u eps)``, and 4 roundings; ``|r^ - r| <= D_r``.  ATen evaluates
+``x r - m r``, whose two products are rounded one by one, so
+
+    |y^ - y| <= |g| (|x - m| D_r + (r + D_r) (D_m + 3 u (|x| + |m|))) + 2 u (|y| + |g (x - m) r|).
+
+*Backward*, with the given m and r, ``z = (x - m) r`` and ``N`` rows:
+
+    dx = r (dy g - mean(dy g) - z mean(dy g z)),    dg = sum_rows dy z,    db = sum_rows dy.
+
+ATen computes ``D = sum dy g``, ``S = sum dy g x`` and ``beta = (D m - S) r^3 / n``, then
+``dx = r dy g + beta x - beta m - D r / n``.  Sums have depth h, products are rounded once each:
+
+    D_beta <= r^3 / n (h + 5) u (|m| sum|dy g| + sum|dy g x|)
+    |dx^ - dx| <= D_beta |x - m| + 6 u |beta| (|x| + |m|) + (r / n)(h + 4) u sum|dy g| + 4 u r |dy g|
+    |dg^ - dg| <= (H + 4) u sum_rows |dy| r (|x| + |m|),   |db^ - db| <= H u sum_rows |dy|
+
+with the depth H of the sum over rows: ATen adds them one after the other in each thread.
+A product that underflows is off by ``eta`` at most: 2 n of them enter S, one more each of ``a x``,
+``a m`` and ``beta``; in ``dg`` and ``db`` one per row, where eta is that of the sum's format.
+Every ``u`` is the accumulator's plus 2^-53 for our own evaluation by the same formulas.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+CHUNK = 16
+LANES = 16
+WIDEST = 32
+"""Elements of the widest vector: 64 bytes of a half format."""
+THREADS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Mean, variance and reciprocal deviation of each row (last axis kept with size 1), and the
+    limits on the errors of the first and the last."""
+
+    mean: Array
+    rstd: Array
+    mean_error: Array
+    rstd_error: Array
+
+
+def merge_depth(n: int) -> int:
+    """Depth h of ``RowwiseMoments`` for n elements."""
+    return min(n, CHUNK + math.ceil(math.log2(max(n, 2))) + LANES)
+
+
+def row_depth(num_rows: int) -> int:
+    """Depth of a sum over rows: one thread may have them all."""
+    return num_rows + THREADS
+
+
+def moments(x: Array, eps: float, u: float, *, proof: bool) -> Moments:
+    """Moments of the last axis with their error limits; ``proof`` chooses the generous form."""
+    n = x.shape[-1]
+    mean = x.mean(-1, keepdims=True)
+    deviation = x - mean
+    var = (deviation * deviation).mean(-1, keepdims=True)
+    abs_mean = np.abs(x).mean(-1, keepdims=True)
+    square = var + mean * mean
+    if proof:
+        mean_error = 2 * (n + 4) * u * abs_mean
+        var_error = 4 * (n + 4) * u * square
+    else:
+        h = merge_depth(n)
+        mean_error = 2 * h * u * abs_mean
+        if n % WIDEST:
+            mean_error = mean_error + u * np.abs(x).max(-1, keepdims=True)
+        var_error = 3 * h * u * (np.sqrt(var * square) + var) + (2 * h * u) ** 2 * square
+    slack = var_error + u * (eps + var)
+    rstd = 1 / np.sqrt(var + eps)
+    highest = 1 / np.sqrt(np.maximum(var + eps - slack, 0.0))
+    lowest = 1 / np.sqrt(var + eps + slack)
+    rstd_error = np.maximum(highest - rstd, rstd - lowest) + 4 * u * highest
+    return Moments(mean, rstd, mean_error, rstd_error)
+
+
+def forward_error(
+    x: Array, m: Moments, weight: Array | float, y: Array, u: float
+) -> Array:
+    """Limit on ``|y^ - y|`` before the result is rounded to its format."""
+    deviation = np.abs(x - m.mean)
+    inner = deviation * m.rstd_error + (m.rstd + m.rstd_error) * (
+        m.mean_error + 3 * u * (np.abs(x) + np.abs(m.mean)))
+    g = np.abs(weight)
+    return np.asarray(g * inner + 2 * u * (np.abs(y) + g * deviation * m.rstd))
+
+
+def input_gradient_error(
+    grad: Array, x: Array, mean: Array, rstd: Array, depth: float, u: float, eta: float
+) -> Array:
+    """Limit on ``|dx^ - dx|`` before rounding; ``grad`` is ``dy g``."""
+    n = x.shape[-1]
+    abs_grad = np.abs(grad)
+    abs_x, abs_mean = np.abs(x), np.abs(mean)
+    abs_sum = abs_grad.sum(-1, keepdims=True)
+    cubed = np.abs(rstd) ** 3 / n
+    moment = abs_mean * abs_sum + (abs_grad * abs_x).sum(-1, keepdims=True)
+    beta = cubed * np.abs((grad * (x - mean)).sum(-1, keepdims=True))
+    beta_error = cubed * ((depth + 5) * u * moment + 2 * n * eta * (1 + abs_mean))
+    beta_error = beta_error + eta * (1 + np.abs(rstd)) ** 3
+    r = np.abs(rstd)
+    return np.asarray(
+        beta_error * np.abs(x - mean)
+        + 6 * u * (beta + beta_error) * (abs_x + abs_mean)
+        + eta * (abs_x + abs_mean)
+        + r / n * ((depth + 4) * u * abs_sum + 2 * n * eta)
+        + 4 * u * r * abs_grad
+    )
+
+
+def weight_gradient_error(
+    grad: Array, x: Array, mean: Array, rstd: Array, depth: float, u: float, eta: float
+) -> Array:
+    """Limit on ``|dg^ - dg|`` before rounding: rows are the first axis."""
+    abs_grad = np.abs(grad)
+    size = abs_grad * np.abs(rstd) * (np.abs(x) + np.abs(mean))
+    return np.asarray((depth + 4) * u * size.sum(0) + eta * (2 * abs_grad.sum(0) + depth))
+
+
+def bias_gradient_error(grad: Array, depth: float, u: float, eta: float) -> Array:
+    """Limit on ``|db^ - db|`` before rounding: rows are the first axis."""
+    return np.asarray(depth * (u * np.abs(grad).sum(0) + eta))

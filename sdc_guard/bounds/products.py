@@ -1,0 +1,70 @@
+"""Products of matrices, inner dimension k.
+
+``|C - AB| <= (2 u_in + u_in^2) |A||B| + (1 + u_in)^2 gamma_k |A||B| + 2 k eta + eta_in (sum|a| + sum|b|)``
+plus the rounding of the result, for every summation order, with or without fused multiply-add
+(Higham 2002, section 3.5, with a rounding or truncation of the inputs added).  ``u_in`` is the
+rounding of the inputs (TF32; 0 without), ``eta`` the underflow threshold of the accumulator and
+``eta_in`` that of the inputs: oneDNN's bf16 product reads subnormals as 0.
+
+Premises: no partial sum overflows; no Winograd, FFT, Strassen or emulated product.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
+from sdc_guard.formats import BFLOAT16, TFLOAT32, Format, accumulator_of, format_of
+
+FORMULA = "((2 u_in + u_in^2) + (1 + u_in)^2 gamma_k) |A||B| + underflow + rounding(C)"
+
+
+def input_rounding(dtype: torch.dtype, device_type: str) -> float:
+    """``u_in`` of a product of two tensors of ``dtype``: 0 unless fp32 products may be computed in
+    TF32 or bf16 by ``torch.set_float32_matmul_precision`` or its per-backend switches.  Doubled,
+    because hardware may truncate instead of rounding."""
+    if dtype is not torch.float32:
+        return 0.0
+    if device_type == "cuda":
+        return 2 * TFLOAT32.u if torch.backends.cuda.matmul.allow_tf32 else 0.0
+    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
+    if precision in ("none", "ieee"):
+        precision = {"medium": "bf16"}.get(torch.get_float32_matmul_precision(), "ieee")
+    return {"tf32": 2 * TFLOAT32.u, "bf16": 2 * BFLOAT16.u}.get(precision, 0.0)
+
+
+def product_error(
+    k: int,
+    abs_product: NDArray[Any],
+    abs_a_sum: NDArray[Any] | float,
+    abs_b_sum: NDArray[Any] | float,
+    dtype: torch.dtype,
+    u_in: float,
+) -> NDArray[Any]:
+    """The bound before the result is rounded.
+
+    Args:
+        k: inner dimension.
+        abs_product: ``|A||B|``, shape of C.
+        abs_a_sum, abs_b_sum: ``sum_k |a_ik|`` and ``sum_k |b_kj|``, broadcastable to C.
+        dtype: of the operands.
+        u_in: rounding of the inputs, see :func:`input_rounding`.
+    """
+    acc = accumulator_of(dtype)
+    inputs = 2 * u_in + u_in * u_in
+    order = (1 + u_in) ** 2 * gamma(k, acc.u)
+    own = format_of(dtype)
+    eta_in = own.tiny if own.emin == acc.emin and own.precision < acc.precision else 0.0
+    underflow = 2 * k * acc.eta + eta_in * (abs_a_sum + abs_b_sum)
+    return np.asarray((inputs + order) * abs_product + underflow + own_rounding(k, abs_product))
+
+
+def product_bound(
+    expected: NDArray[Any], error: NDArray[Any], out: Format
+) -> NDArray[Any]:
+    """``error`` and the rounding of the result to ``out``."""
+    return np.asarray(error + rounding(np.abs(expected) + error, out))

@@ -1,0 +1,216 @@
+"""A call of a torch operator as a value: its operands by name, and how to make it again.
+
+``OpForm`` is what one overload looks like (made once, from its schema); ``BoundCall`` is one call
+of it with operands.  ``BoundCall.run`` returns the *flat* results: every tensor that the op
+overwrites, then every tensor that it returns, in schema order.  In-place and ``out=`` forms are
+repeated through their functional counterpart where torch has one that gives the same dtype,
+and on fresh images of the overwritten operands where not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdc_guard.bits import snapshot
+
+Path = tuple[int, ...]
+"""Where a tensor sits among the arguments: (argument,) or (argument, position in its list)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpForm:
+    """One operator overload, read off its schema.
+
+    ``op`` is the callable, ``packet`` the name that all its overloads share without the in-place
+    mark (``aten.add`` for ``aten::add_.Tensor``), ``overwrites`` the positions of the arguments
+    that it writes to, ``functional`` the overload that computes the same without writing.
+    """
+
+    op: Any
+    name: str
+    packet: str
+    argument_names: tuple[str, ...]
+    defaults: tuple[Any, ...]
+    num_positional: int
+    overwrites: tuple[int, ...]
+    is_out: bool
+    functional: Any
+    functional_positions: tuple[int, ...]
+    seeded: bool
+
+    def position(self, argument: str) -> int:
+        return self.argument_names.index(argument)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
+        """All arguments in schema order, defaults filled in."""
+        missing = len(self.argument_names) - len(args)
+        if missing == 0:
+            return args
+        rest = zip(self.argument_names[len(args) :], self.defaults[len(args) :], strict=True)
+        if not kwargs:
+            return args + self.defaults[len(args) :]
+        return args + tuple(kwargs.get(name, default) for name, default in rest)
+
+    def call(self, args: tuple[Any, ...]) -> Any:
+        """Call the overload with arguments in schema order."""
+        n = self.num_positional
+        if n == len(args):
+            return self.op(*args)
+        return self.op(*args[:n], **dict(zip(self.argument_names[n:], args[n:], strict=True)))
+
+
+def _is_write(argument: Any) -> bool:
+    return argument.alias_info is not None and argument.alias_info.is_write
+
+
+@cache
+def form_of(op: Any) -> OpForm:
+    """The form of a ``torch._ops.OpOverload``."""
+    schema = op._schema
+    names = tuple(a.name for a in schema.arguments)
+    overwrites = tuple(i for i, a in enumerate(schema.arguments) if _is_write(a))
+    num_positional = sum(not a.kwarg_only for a in schema.arguments)
+    is_out = bool(overwrites) and all(schema.arguments[i].is_out for i in overwrites)
+    functional, positions = op, tuple(range(len(names)))
+    if overwrites:
+        keep = tuple(i for i in positions if not (is_out and i in overwrites))
+        functional = _functional(op, tuple(names[i] for i in keep), is_out)
+        positions = keep if functional is not None else ()
+    namespace, _, base = schema.name.partition("::")
+    base = base.removesuffix("_") if overwrites and not base.endswith("__") else base
+    return OpForm(
+        op=op,
+        name=str(op),
+        packet=f"{namespace}.{base}",
+        argument_names=names,
+        defaults=tuple(a.default_value if a.has_default_value() else None
+                       for a in schema.arguments),
+        num_positional=num_positional,
+        overwrites=overwrites,
+        is_out=is_out,
+        functional=functional,
+        functional_positions=positions,
+        seeded=torch.Tag.nondeterministic_seeded in op.tags,
+    )
+
+
+def _functional(op: Any, names: tuple[str, ...], is_out: bool) -> Any:
+    namespace, _, base = op._schema.name.partition("::")
+    packets = getattr(torch.ops, namespace)
+    if not is_out:
+        if not base.endswith("_") or base.endswith("__"):
+            return None
+        base = base[:-1]
+    packet = getattr(packets, base, None)
+    if packet is None:
+        return None
+    for overload in packet.overloads():
+        candidate = getattr(packet, overload)
+        arguments = candidate._schema.arguments
+        if not is_out and overload != op._overloadname:
+            continue
+        if tuple(a.name for a in arguments) == names and not any(map(_is_write, arguments)):
+            return candidate
+    return None
+
+
+def flatten(value: Any) -> list[Any]:
+    """The tensors of an operator's result, in order; None keeps the place of a result that was
+    masked out (``output_mask``)."""
+    if isinstance(value, Tensor):
+        return [value]
+    if isinstance(value, (tuple, list)):
+        return [t for item in value for t in ([None] if item is None else flatten(item))]
+    return []
+
+
+@dataclass(frozen=True, slots=True)
+class BoundCall:
+    """One call: a form and all its arguments in schema order."""
+
+    form: OpForm
+    args: tuple[Any, ...]
+
+    def __getitem__(self, argument: str) -> Any:
+        """The argument of that name.
+
+        Raises:
+            ValueError: if the overload has no such argument; use :meth:`get` for optional ones.
+        """
+        return self.args[self.form.argument_names.index(argument)]
+
+    def get(self, argument: str, default: Any = None) -> Any:
+        names = self.form.argument_names
+        return self.args[names.index(argument)] if argument in names else default
+
+    def tensors(self) -> Iterator[tuple[Path, Tensor]]:
+        """Every tensor operand with its path; list arguments element by element."""
+        for i, value in enumerate(self.args):
+            if isinstance(value, Tensor):
+                yield (i,), value
+            elif isinstance(value, (list, tuple)):
+                for j, item in enumerate(value):
+                    if isinstance(item, Tensor):
+                        yield (i, j), item
+
+    def mapped(self, change: Callable[[Path, Tensor], Tensor]) -> BoundCall:
+        """The same call with each tensor operand replaced."""
+        args = list(self.args)
+        for i, value in enumerate(args):
+            if isinstance(value, Tensor):
+                args[i] = change((i,), value)
+            elif isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
+                args[i] = [
+                    change((i, j), v) if isinstance(v, Tensor) else v for j, v in enumerate(value)
+                ]
+        return BoundCall(self.form, tuple(args))
+
+    def replaced(self, **arguments: Any) -> BoundCall:
+        """The same call with the named arguments replaced."""
+        args = list(self.args)
+        for name, value in arguments.items():
+            args[self.form.position(name)] = value
+        return BoundCall(self.form, tuple(args))
+
+    def run(self) -> tuple[Tensor, ...]:
+        """Make the call on these operands without changing them; returns the flat results."""
+        form = self.form
+        if not form.overwrites:
+            return tuple(flatten(form.call(self.args)))
+        if form.functional is not None:
+            target = form_of(form.functional)
+            results = flatten(target.call(tuple(self.args[i] for i in form.functional_positions)))
+            if all(r.dtype is w.dtype
+                   for r, w in zip(results, self._written(self.args), strict=False)):
+                return tuple(results)
+        if form.is_out:
+            fresh = {form.argument_names[i]: torch.empty_like(self.args[i][:0]) if self.args[i].dim()
+                     else torch.empty_like(self.args[i]) for i in form.overwrites}
+            return self.replaced(**fresh).run_identical()
+        return self.run_identical()
+
+    def run_identical(self) -> tuple[Tensor, ...]:
+        """The very same overload; operands that it overwrites are private images."""
+        args = list(self.args)
+        for i in self.form.overwrites:
+            value = args[i]
+            if isinstance(value, Tensor):
+                args[i] = snapshot(value)
+            elif isinstance(value, (list, tuple)):
+                args[i] = [snapshot(v) for v in value]
+        return self.results(tuple(args), self.form.call(tuple(args)))
+
+    def _written(self, args: tuple[Any, ...]) -> list[Tensor]:
+        return [t for i in self.form.overwrites for t in flatten(args[i])]
+
+    def results(self, args: tuple[Any, ...], returned: Any) -> tuple[Tensor, ...]:
+        """Flat results of a call made with ``args``: overwritten operands, then new tensors."""
+        written = self._written(args)
+        seen = {id(t) for t in written}
+        return (*written, *(t for t in flatten(returned) if id(t) not in seen))

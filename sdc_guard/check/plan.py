@@ -1,0 +1,84 @@
+"""What to do at one call site, decided once and then followed.
+
+A site is an op with exact shapes, strides, operand alignment, dtypes, device and scalar
+arguments.  Its plan holds the compiled relations with what was learned about each, and the share
+of the work that a reference may look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from sdc_guard.calls import BoundCall
+from sdc_guard.check.relations import Relation, compile_symmetry
+from sdc_guard.ops._axes import FIXED, Axes, size_of
+from sdc_guard.ops._registry import OpSpec
+from sdc_guard.ops._symmetry import OUTERMOST, RERUN
+
+PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
+
+
+@dataclass(slots=True)
+class Plan:
+    """The plan of one site.  ``visits`` counts checks, ``referenced`` those with a reference."""
+
+    spec: OpSpec
+    axes: Axes
+    relations: list[Relation]
+    rerun: Relation
+    flops: int
+    elements: int
+    visits: int = 0
+    referenced: int = 0
+    cost_s: float = 0.0
+    refusals: list[str] = field(default_factory=list)
+
+    def next_relation(self) -> Relation | None:
+        """The relations in turn; the plain rerun where none is left; None for ops that draw
+        random numbers."""
+        if not self.spec.replayable:
+            return None
+        alive = [r for r in self.relations if not r.refused]
+        return alive[self.visits % len(alive)] if alive else self.rerun
+
+    def gaps(self) -> frozenset[str]:
+        """Places that no relation of this site moves."""
+        moved: set[str] = set()
+        for relation in self.relations:
+            if not relation.refused:
+                moved |= relation.symmetry.places
+        return PLACES - moved if self.spec.replayable else frozenset()
+
+    def window(self, held: Sequence[Tensor]) -> tuple[str, int] | None:
+        """The axis along which a reference may be evaluated in part, and its length."""
+        for name in self.spec.window:
+            if name == OUTERMOST:
+                labels = [x for x in self.axes.outputs[0] if x != FIXED]
+                name = labels[0] if labels else ""
+            if name and (size := size_of(self.axes, tuple(held), name)) > 1:
+                return name, size
+        return None
+
+
+def make_plan(spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
+    """Compile the symmetries of an op for the operands at hand."""
+    axes = spec.axes(call, held)
+    symmetries = spec.symmetries(call, held) if callable(spec.symmetries) else spec.symmetries
+    compiled = [
+        relation
+        for symmetry in symmetries
+        if (relation := compile_symmetry(symmetry, call, held, axes)) is not None
+    ]
+    rerun = compile_symmetry(RERUN, call, held, axes)
+    assert rerun is not None
+    return Plan(
+        spec=spec,
+        axes=axes,
+        relations=compiled,
+        rerun=rerun,
+        flops=spec.flops(call, held),
+        elements=sum(t.numel() for t in held if t is not None),
+    )

@@ -1,0 +1,77 @@
+"""Before it is used, each witness must see one fixed flip in a copy.
+
+A witness that does not see it is *dead*: it is reported and not used.  Takes some milliseconds,
+uses fixed data, draws no random number and leaves no trace on the user's modes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard import bits
+from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.check.plan import Plan, make_plan
+from sdc_guard.check.reference import checksum, full_reference, sampled_reference
+from sdc_guard.ops import lookup
+
+SIZE = 24
+FLIPPED_INDEX = 37
+
+
+def flipped(tensor: Tensor, flat_index: int, bit: int) -> Tensor:
+    """An image of a contiguous tensor with one bit of one element flipped."""
+    image = bits.snapshot(tensor)
+    raw = bits.raw(image).reshape(-1)
+    raw[flat_index] ^= raw.dtype.type(1 << bit)
+    return image
+
+
+def _product() -> tuple[Plan, BoundCall, Tensor]:
+    values = torch.frombuffer(
+        np.cos(np.arange(2 * SIZE * SIZE, dtype=np.float32) * np.float32(0.7)), dtype=torch.float32)
+    a_MK, b_KN = values.view(2, SIZE, SIZE).unbind(0)
+    form = form_of(torch.ops.aten.mm.default)
+    call = BoundCall(form, (a_MK, b_KN))
+    held = call.run()
+    spec = lookup("aten.mm")
+    assert spec is not None
+    return make_plan(spec, call, held), call, held[0]
+
+
+def dead_witnesses() -> frozenset[str]:
+    """Names of the witnesses that miss a flip of the lowest bit (replay) or of the top exponent
+    bit (reference, sample, checksum), or that complain about the untouched result."""
+    dead: set[str] = set()
+    with torch._C._DisableTorchDispatch(), torch.no_grad():
+        plan, call, right = _product()
+        low = flipped(right, FLIPPED_INDEX, 0)
+        high = flipped(right, FLIPPED_INDEX, 30)
+        for relation in plan.relations:
+            clean = all(p.agrees() for p in relation.run(call, (right,), 0))
+            blind = all(p.agrees() for p in relation.run(call, (low,), 0))
+            if not clean or blind:
+                dead.add("replay")
+        for name, judge in (("reference", full_reference), ("checksum", checksum)):
+            if judge(plan, call, (right,)) or not judge(plan, call, (high,)):
+                dead.add(name)
+        generator = np.random.default_rng(0)
+        if not sampled_reference(plan, call, (high,), generator)[1]:
+            dead.add("reference")
+        dead |= _dead_invariant()
+    return frozenset(dead)
+
+
+def _dead_invariant() -> set[str]:
+    """A copy with one flipped bit must break the copy's exact fact."""
+    spec = lookup("aten.clone")
+    if spec is None or spec.invariant is None:
+        return set()
+    source = torch.frombuffer(np.arange(64, dtype=np.float32), dtype=torch.float32)
+    form = form_of(torch.ops.aten.clone.default)
+    call = BoundCall(form, form.bind((source,), {}))
+    held = call.run()
+    clean = spec.invariant(call, held) is None
+    seen = spec.invariant(call, (flipped(held[0], FLIPPED_INDEX, 0),)) is not None
+    return set() if clean and seen else {"invariant"}

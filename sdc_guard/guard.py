@@ -1,0 +1,327 @@
+"""The guard: observes every operator call on this thread and decides what a finding does.
+
+``Guard`` is a context manager for any code; :func:`sdc_guard.wrap` puts one around a model for good.
+All numerical work is in the rooms below; here is the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sdc_guard import ranks
+from sdc_guard.check.selftest import dead_witnesses
+from sdc_guard.errors import CorruptionDetected, SdcGuardWarning, UsageError
+from sdc_guard.evidence.bundle import BundleWriter
+from sdc_guard.evidence.environment import collect_environment
+from sdc_guard.evidence.eventlog import EventLog
+from sdc_guard.gate import Gate, GateCalls
+from sdc_guard.limits import default_memory_budget_bytes, parse_memory_budget
+from sdc_guard.observe import compiled, stack
+from sdc_guard.observe.mode import GuardMode
+from sdc_guard.observe.provenance import Provenance
+from sdc_guard.observe.sampling import Scheduler, parse_budget
+from sdc_guard.pipeline import Pipeline
+from sdc_guard.records import Coverage, Finding, Verdict
+
+log = logging.getLogger("sdc_guard")
+
+POLICIES = ("record", "warn", "raise", "skip")
+OnFinding = str | Callable[[Finding], object]
+
+_active = threading.local()
+
+
+def active_guard() -> Guard | None:
+    """The guard that is active on this thread, or None."""
+    return getattr(_active, "guard", None)
+
+
+class Guard:
+    """Checks operator calls while it is entered; may be entered again and again.
+
+    Args:
+        budget: share of run time that checking may cost (default 0.02), 0, or ``"all"``, which checks
+            every call.
+        on_finding: ``"record"``, ``"warn"``, ``"raise"`` (:class:`CorruptionDetected`), ``"skip"``
+            (the optimizer step of a corrupt step is not applied) or a callable that gets each finding.
+            ``raise`` and ``skip`` act on the verdicts in ``act_on``.
+        out: folder for the event log and evidence bundles; None keeps events in memory.
+        optimizer: restricts the step gate to this optimizer, or these; by default every optimizer that
+            owns a parameter of the model, or any optimizer where there is no model.
+        seed: of the guard's own random generator.
+        memory_budget: bytes for copies and retained inputs; default 256 MB or 2 % of the device.
+        evidence: ``"full"``, ``"stats"`` (no user data on disk) or ``"none"``.
+        act_on: verdicts that ``raise`` and ``skip`` act on.
+
+    A ``Guard`` inside a ``Guard`` on one thread joins the outer one.
+
+    Raises:
+        UsageError: for an argument out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        budget: float | str = 0.02,
+        on_finding: OnFinding = "record",
+        out: str | Path | None = None,
+        optimizer: Optimizer | list[Optimizer] | tuple[Optimizer, ...] | None = None,
+        seed: int = 0,
+        memory_budget: int | None = None,
+        evidence: str = "full",
+        act_on: tuple[str, ...] = ("corruption",),
+        model: nn.Module | None = None,
+    ) -> None:
+        self.budget = parse_budget(budget)
+        if not callable(on_finding) and on_finding not in POLICIES:
+            raise UsageError(f"on_finding={on_finding!r}: choose one of {', '.join(POLICIES)}, "
+                             "or give a callable")
+        self.on_finding = on_finding
+        self._act_on = _verdicts(act_on)
+        self.memory_budget_bytes = (default_memory_budget_bytes(model) if memory_budget is None
+                                    else parse_memory_budget(memory_budget))
+        self.out = None if out is None else Path(out)
+        self.seed = seed
+        self._scheduler = Scheduler(self.budget, seed)
+        self._provenance = Provenance()
+        if model is not None:
+            self._provenance.name_modules(model)
+        dead = dead_witnesses()
+        self._events = EventLog(self.out, ranks.rank(), seed=seed,
+                                environment=collect_environment())
+        self._pipeline = Pipeline(
+            self._scheduler, self._events,
+            BundleWriter(self.out / "bundles" if self.out is not None else None, level=evidence),
+            dead)
+        self._mode = GuardMode(
+            self._scheduler, self._provenance, self._pipeline.check, self._settle,
+            self._pipeline.cost_of_site, self._pipeline.on_error, self.memory_budget_bytes)
+        optimizers = (() if optimizer is None else
+                      (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer))
+        self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
+        self._compiled = compiled.CompiledRegions()
+        self._corrupt: list[Finding] = []
+        self._stepped = False
+        self._steps_skipped = 0
+        self._watching = True
+        self._inside_s = 0.0
+        self._spent_before_s = 0.0
+        self._inside_watched = False
+        self._step_started_s = time.perf_counter()
+        self._step_s = 0.0
+        self._depth = 0
+        self._outer: Guard | None = None
+        for witness in sorted(dead):
+            log.warning("sdc_guard: the witness %r missed a planted flip on this machine and is "
+                        "not used", witness)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found so far; repeats of one kind are counted in its last entry."""
+        return list((self._outer or self)._pipeline.findings)
+
+    @property
+    def coverage(self) -> Coverage:
+        """Calls, elements and FLOPs checked and not, per op, with reasons."""
+        if self._outer is not None:
+            return self._outer.coverage
+        scheduler, pipeline = self._scheduler, self._pipeline
+        ops = [self._mode.tallies[name].coverage() for name in sorted(self._mode.tallies)
+               if self._mode.tallies[name].calls]
+        return Coverage(
+            ops=(*ops, *self._compiled.coverage()),
+            gaps=tuple(sorted(pipeline.gaps | self._compiled.gaps())),
+            dead_witnesses=tuple(sorted(pipeline.dead_witnesses)),
+            refused_relations=tuple(sorted(pipeline.refused)),
+            overhead_s=scheduler.spent_s,
+            elapsed_s=scheduler.elapsed_s,
+            steps=pipeline.step,
+            steps_skipped=self._steps_skipped,
+            guard_errors=pipeline.guard_errors + self._events.failures.count,
+        )
+
+    def summary(self) -> str:
+        """Verdicts, coverage and overhead as text."""
+        from sdc_guard.render.console import render_summary
+
+        return render_summary(self.findings, self.coverage)
+
+    def __enter__(self) -> Guard:
+        outer = active_guard()
+        if outer is not None and outer is not self:
+            self._outer = outer
+            return self
+        self._depth += 1
+        if self._depth == 1:
+            self.attach()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._outer is not None:
+            self._outer = None
+            return
+        self._depth -= 1
+        if self._depth:
+            return
+        if error is not None:
+            self._events.write("exception", error=f"{kind.__name__ if kind else ''}: {error}"[:500])
+        self.detach()
+        if error is None and self._corrupt and self.on_finding == "raise":
+            self._raise(self._corrupt)
+
+    def attach(self) -> None:
+        """Start watching on this thread until :meth:`detach`."""
+        _active.guard = self
+        self._mode.active = True
+        self._mode.num_threads = compiled.num_threads()
+        self._mode.rearm(self._new_step)
+        self._gate.open()
+        self._compiled.open()
+        self._scheduler.start()
+        self._step_started_s = time.perf_counter()
+        stack.install(self._mode)
+
+    def detach(self) -> None:
+        """Stop watching, leave nothing on the thread, and write the summary to the event log."""
+        stack.remove(self._mode)
+        self._mode.active = False
+        self._scheduler.stop()
+        self._gate.close()
+        self._compiled.close()
+        if active_guard() is self:
+            _active.guard = None
+        self._events.write("summary", coverage=self.coverage, findings=len(self.findings))
+
+    def _settle(self) -> None:
+        """Apply the policy to new findings; runs outside of the guard's own error handling."""
+        pending = self._pipeline.pending
+        if not pending:
+            return
+        self._pipeline.pending = []
+        for finding in pending:
+            log.warning("%s", finding.message)
+            acts = finding.verdict in self._act_on and finding.held_is_wrong
+            if acts:
+                self._corrupt.append(finding)
+            if callable(self.on_finding):
+                self.on_finding(finding)
+            elif self.on_finding == "warn":
+                warnings.warn(finding.message, SdcGuardWarning, stacklevel=2)
+            elif (acts and self.on_finding == "raise" and ranks.world_size() == 1
+                  and not self._provenance.in_optimizer):
+                self._gate.restore_buffers()
+                self._raise(self._corrupt)
+
+    def _raise(self, findings: list[Finding]) -> None:
+        found = tuple(findings)
+        self._corrupt = []
+        text = found[0].message if found else "another rank found a corrupt result in this step"
+        raise CorruptionDetected(text, found)
+
+    def _protects(self) -> bool:
+        return self.on_finding in ("raise", "skip") and self.budget != 0.0
+
+    def _gate_calls(self) -> GateCalls:
+        return GateCalls(
+            is_corrupt=lambda: bool(self._corrupt),
+            protects=self._protects,
+            wants_inside=self._wants_inside,
+            entering=self._entering,
+            leaving=self._leaving,
+            rejected=self._rejected,
+            step_done=self._step_done,
+            not_undoable=self._not_undoable,
+            on_error=self._pipeline.on_error,
+        )
+
+    def _wants_inside(self) -> bool:
+        """Watch the ops of this optimizer step?  Under a budget, in a share of the steps that costs
+        at most a third of it; the first step measures the cost."""
+        if self.budget == "all" or self.budget == 0.0 or not self._inside_s:
+            return self.budget != 0.0
+        assert isinstance(self.budget, float)
+        share = self.budget * self._step_s / (3 * self._inside_s)
+        return bool(self._scheduler.generator.random() < share)
+
+    def _entering(self, watched: bool) -> None:
+        self._provenance.in_optimizer = True
+        self._spent_before_s = self._scheduler.spent_s
+        self._inside_watched = watched
+        if not watched:
+            stack.remove(self._mode)
+
+    def _leaving(self) -> None:
+        self._provenance.in_optimizer = False
+        if self._inside_watched:
+            self._inside_s = max(self._scheduler.spent_s - self._spent_before_s, 1e-6)
+        if self._watching:
+            stack.install(self._mode)
+
+    def _rejected(self, where: str) -> None:
+        found = list(self._corrupt)
+        self._steps_skipped += 1
+        self._events.write("step_skipped", step=self._pipeline.step, where=where,
+                           findings=[f.message for f in found])
+        if self.on_finding == "raise":
+            self._raise(found)
+
+    def _not_undoable(self, num_bytes: int) -> None:
+        self._pipeline.gaps.add(
+            f"a fault inside the optimizer step cannot be undone: parameters, state or buffers take "
+            f"{num_bytes} bytes, memory_budget is {self.memory_budget_bytes}")
+
+    def _new_step(self) -> None:
+        """First differentiable op after an optimizer step."""
+        if self._stepped:
+            self._stepped = False
+            self._corrupt = []
+            self._provenance.forget_step()
+        self._gate.begin_step()
+
+    def _step_done(self, optimizer: Optimizer) -> None:
+        self._pipeline.step += 1
+        self._stepped = True
+        now_s = time.perf_counter()
+        self._step_s, self._step_started_s = now_s - self._step_started_s, now_s
+        self._report_unseen(optimizer)
+        self._mode.rearm(self._new_step)
+        scheduler = self._scheduler
+        if scheduler.due_for_retune():
+            scheduler.retune(self._mode.tallies.values(), scheduler.duty)
+        self._watching = scheduler.draw_duty()
+        if self._watching:
+            stack.install(self._mode)
+        else:
+            stack.remove(self._mode)
+
+    def _report_unseen(self, optimizer: Optimizer) -> None:
+        """Say it when a step came without any op that we saw: another thread computed it."""
+        if self._mode.num_autograd_ops == 0 and self._watching and self._pipeline.step > 1:
+            gap = ("a step's forward ran on a thread that the guard does not watch; it is watched "
+                   "from the thread that calls optimizer.step()")
+            if gap not in self._pipeline.gaps:
+                self._pipeline.gaps.add(gap)
+                self._events.write("not_covered", reason=gap, step=self._pipeline.step)
+                log.warning("sdc_guard: %s", gap)
+        self._mode.num_autograd_ops = 0
+
+
+def _verdicts(names: tuple[str, ...]) -> frozenset[Verdict]:
+    known = {v.value: v for v in Verdict}
+    unknown = [n for n in names if n not in known]
+    if unknown or isinstance(names, str):
+        raise UsageError(f"act_on={names!r}: give a tuple of verdicts from {', '.join(known)}")
+    return frozenset(known[n] for n in names)

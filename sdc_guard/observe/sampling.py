@@ -1,0 +1,165 @@
+"""Which calls to look at so that the measured overhead stays near the budget.
+
+Under a budget b (a share of the user's own run time) each op is let pass for a random,
+geometrically distributed number of calls, drawn from the guard's own generator; then it is *armed* and
+the next call at one of its least visited sites is checked, so that every site is visited in turn.
+Rates follow from measured costs: reductions first, the cheapest first, up to ``REDUCTION_SHARE`` of
+what is available; the other ops share the rest equally.  A ledger of time spent and allowed holds the
+average.  Where watching alone, without any check, costs more than half of the budget, whole
+steps are left out at random (``duty``).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from sdc_guard.errors import UsageError
+from sdc_guard.observe.tally import Tally
+
+Budget = float | str
+REDUCTION_SHARE = 0.7
+RETUNE_EVERY_S = 0.25
+SLACK_S = 0.05
+REFERENCE_SHARE = 0.05
+"""With ``budget="all"``, references may take this share of the run time besides the first visit."""
+MIN_RATE = 1e-4
+
+
+def parse_budget(budget: object) -> Budget:
+    """A share of run time in [0, 1], or ``"all"``.
+
+    Raises:
+        UsageError: for anything else, with the value and what is possible.
+    """
+    if budget == "all" and isinstance(budget, str):
+        return "all"
+    if isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 <= budget <= 1:
+        return float(budget)
+    raise UsageError(
+        f"budget={budget!r}: give a share of run time from 0 to 1 (0.02 means 2 %), or \"all\""
+    )
+
+
+class Scheduler:
+    """Decides call by call.  ``spent_s`` is the time that the guard took so far."""
+
+    def __init__(self, budget: Budget, seed: int) -> None:
+        self.budget = budget
+        self.generator = np.random.default_rng([seed, 0x5DC])
+        self.floor_s = 4e-6
+        self.num_dispatched = 0
+        self.check_s = 0.0
+        self.reference_s = 0.0
+        self.duty = 1.0
+        self._started_s = time.perf_counter()
+        self._active_s = 0.0
+        self._retuned_s = self._started_s
+        self._dispatched_at_retune = 0
+        self._running = False
+
+    def start(self) -> None:
+        if not self._running:
+            self._running = True
+            self._started_s = self._retuned_s = time.perf_counter()
+
+    def stop(self) -> None:
+        if self._running:
+            self._running = False
+            self._active_s += time.perf_counter() - self._started_s
+
+    @property
+    def elapsed_s(self) -> float:
+        running = time.perf_counter() - self._started_s if self._running else 0.0
+        return self._active_s + running
+
+    @property
+    def spent_s(self) -> float:
+        return self.check_s + self.num_dispatched * self.floor_s
+
+    def wants(self, tally: Tally) -> bool:
+        """Cheap first question: is this op due?"""
+        if self.budget == "all":
+            return True
+        if self.budget == 0.0:
+            return False
+        if tally.countdown > 0:
+            tally.countdown -= 1
+            return False
+        return True
+
+    def accepts(self, tally: Tally, site: int, cost_s: float) -> bool:
+        """Second question, once the site is known: is it this site's turn, and is there time?
+
+        A call that is refused because another site comes first leaves the op armed; after two
+        rounds without a due site any site will do.
+        """
+        if self.budget == "all":
+            return True
+        visits = tally.site_visits.setdefault(site, 0)
+        least = min(tally.site_visits.values())
+        tally.armed_for += 1
+        if visits > least and tally.armed_for < 2 * len(tally.site_visits):
+            return False
+        assert isinstance(self.budget, float)
+        own_s = max(self.elapsed_s - self.spent_s, 0.0)
+        if self.spent_s + cost_s > self.budget * own_s + SLACK_S * self.budget + cost_s * (
+            visits == 0 and tally.reduction
+        ):
+            return False
+        tally.armed_for = 0
+        tally.site_visits[site] = visits + 1
+        rate = max(tally.rate, MIN_RATE)
+        tally.countdown = 0 if rate >= 1.0 else int(self.generator.geometric(rate)) - 1
+        return True
+
+    def wants_reference(self, tally: Tally, referenced: int) -> bool:
+        """The first visit of a site, every checked reduction under a budget, and a share of the
+        rest."""
+        if referenced == 0:
+            return True
+        if self.budget == "all":
+            return self.reference_s < REFERENCE_SHARE * self.elapsed_s
+        return tally.reduction or bool(self.generator.random() < 0.25)
+
+    def charge(self, tally: Tally, seconds: float) -> None:
+        self.check_s += seconds
+        tally.cost_s += 0.2 * (seconds - tally.cost_s)
+
+    def draw_duty(self) -> bool:
+        """Whether to watch the next step at all."""
+        return self.duty >= 1.0 or bool(self.generator.random() < self.duty)
+
+    def due_for_retune(self) -> bool:
+        return (isinstance(self.budget, float) and self.budget > 0.0
+                and time.perf_counter() - self._retuned_s > RETUNE_EVERY_S)
+
+    def retune(self, tallies: Iterable[Tally], watched_share: float) -> None:
+        """Set the rates from what was measured since the last time."""
+        now_s = time.perf_counter()
+        period_s = max((now_s - self._retuned_s) * max(watched_share, 1e-3), 1e-6)
+        self._retuned_s = now_s
+        dispatched = self.num_dispatched - self._dispatched_at_retune
+        self._dispatched_at_retune = self.num_dispatched
+        assert isinstance(self.budget, float)
+        floor = dispatched * self.floor_s / period_s
+        self.duty = min(1.0, 0.5 * self.budget / floor) if floor > 0.5 * self.budget else 1.0
+        left = max(self.budget / self.duty - floor, 0.0)
+        demands = []
+        for tally in tallies:
+            calls = tally.calls - tally.calls_at_retune
+            tally.calls_at_retune = tally.calls
+            if calls:
+                demands.append((tally, calls / period_s * tally.cost_s))
+        cap = REDUCTION_SHARE * left
+        for tally, demand in sorted((d for d in demands if d[0].reduction), key=lambda d: d[1]):
+            tally.rate = min(1.0, max(cap, 0.0) / demand) if demand > 0 else 1.0
+            cap -= tally.rate * demand
+            left -= tally.rate * demand
+        others = sorted((d for d in demands if not d[0].reduction), key=lambda d: d[1])
+        for i, (tally, demand) in enumerate(others):
+            share = max(left, 0.0) / (len(others) - i)
+            tally.rate = min(1.0, share / demand) if demand > 0 else 1.0
+            left -= tally.rate * demand

@@ -1,0 +1,43 @@
+"""Call sites: everything that may change which kernel runs, as a hashable key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_DEVICES = frozenset({"cpu", "cuda"})
+
+
+def site_key(op: Any, args: tuple[Any, ...], num_threads: int) -> tuple[Any, ...]:
+    """Op, exact shapes, strides, alignment, dtypes and devices of the operands, and the other
+    arguments; of Python floats only whether they are 0 or 1, since an optimizer's change each step
+    and kernels do not depend on them otherwise."""
+    return (op, num_threads, *map(_part, args))
+
+
+def _part(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return (value.shape, value.stride(), value.dtype, value.data_ptr() & 63, value.device)
+    if isinstance(value, (list, tuple)):
+        return tuple(map(_part, value))
+    if isinstance(value, float):
+        return value if value in (0.0, 1.0) else "float"
+    return value if value.__hash__ is not None else repr(value)
+
+
+def uncovered(tensor: Tensor) -> str:
+    """Why a tensor cannot be looked at, or an empty string."""
+    if tensor.layout is not torch.strided:
+        return f"layout {tensor.layout}".replace("torch.", "")
+    if tensor.device.type not in _DEVICES:
+        return f"device {tensor.device.type}"
+    if tensor.is_quantized or tensor.dtype.is_complex:
+        return f"dtype {tensor.dtype}".replace("torch.", "")
+    if tensor.is_neg() or tensor.is_conj():
+        return "lazily negated or conjugated operand"
+    if type(tensor) is not Tensor and hasattr(type(tensor), "__torch_dispatch__") \
+            and type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
+        return f"tensor subclass {type(tensor).__name__}"
+    return ""

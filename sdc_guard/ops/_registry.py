@@ -1,0 +1,231 @@
+"""The table of checked ops: the decorators in the files of this folder, and nothing else.
+
+A file of this folder registers one op or one tight family with :func:`checked`.  Guard, demo,
+``sdc-guard ops``, conformance tests and the docs derive what they need from :func:`all_specs`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdc_guard import bits
+from sdc_guard.calls import BoundCall
+from sdc_guard.errors import DuplicateOp, UsageError
+from sdc_guard.formats import Format, format_of
+from sdc_guard.ops._axes import AxesOf, spelled
+from sdc_guard.ops._symmetry import Symmetry
+
+F64 = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """What one result must be, and how far it may be off.
+
+    ``expected`` is float64 for floating results and the exact array for the others.  ``proof`` and
+    ``contract`` are limits on ``|got - expected|`` per element (broadcastable), the rounding of the
+    reference itself included; ``proof`` is None where only a contract is known, and both are 0
+    for exact results.  ``magnitude`` is the largest intermediate that a permitted evaluation order
+    can reach; where it exceeds the format's range nothing is judged.
+    """
+
+    expected: NDArray[Any]
+    proof: NDArray[Any] | float | None
+    contract: NDArray[Any] | float
+    formula: str
+    magnitude: NDArray[Any] | float = 0.0
+
+
+class HostCall:
+    """A call as a reference sees it: operands as fresh NumPy arrays, widened without rounding."""
+
+    def __init__(self, call: BoundCall, held: Sequence[Tensor]) -> None:
+        self.call = call
+        self.held = held
+
+    def __getitem__(self, argument: str) -> Any:
+        return self.call[argument]
+
+    def get(self, argument: str, default: Any = None) -> Any:
+        return self.call.get(argument, default)
+
+    def array(self, argument: str) -> NDArray[Any]:
+        """The operand's values, float64 for floating dtypes."""
+        return bits.values(self.call[argument])
+
+    def number(self, argument: str, default: float = 1.0) -> NDArray[Any]:
+        """A tensor or scalar operand as an array (0-dim for scalars)."""
+        value = self.call.get(argument)
+        if value is None:
+            return np.asarray(default)
+        if isinstance(value, Tensor):
+            return bits.values(value)
+        return np.asarray(value)
+
+    def format(self, argument: str) -> Format:
+        return format_of(self.call[argument].dtype)
+
+    def out_format(self, output: int = 0) -> Format:
+        return format_of(self.held[output].dtype)
+
+
+ReferenceFn = Callable[[HostCall], tuple[Reference | None, ...]]
+InvariantFn = Callable[[BoundCall, tuple[Tensor, ...]], "tuple[int, NDArray[np.bool_], str] | None"]
+SymmetriesOf = Callable[[BoundCall, tuple[Tensor, ...]], tuple[Symmetry, ...]]
+FlopsOf = Callable[[BoundCall, tuple[Tensor, ...]], int]
+ChecksumFn = Callable[[HostCall], tuple[F64, F64, F64, str] | None]
+SamplesFn = Callable[[torch.Generator, torch.dtype], list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]
+"""Representative calls ``(overload, args, kwargs)`` for a dtype; empty where the op has none."""
+
+
+def elementwise_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
+    """One operation per element of the results."""
+    return sum(t.numel() for t in held)
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpec:
+    """How one op packet is checked.
+
+    ``axes``: named axes of operands and results.  ``symmetries``: bit-exact relations for replay, a
+    tuple or a function of the call.  ``reference``: float64 by an independent path.  ``checksum``:
+    for products, see ``check/checksum.py``.  ``invariant``: an exact fact, returns (output, mask of
+    elements that break it, text) or None.  ``deterministic``: the op is documented to give equal
+    bits for equal calls on every device it is used on.  ``replayable`` is False for ops that
+    consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so they come first
+    when a budget is short.  ``window`` names axes along which a reference may be evaluated in part.
+    ``samples`` makes calls for the conformance, bound and power tests, hunts and sweeps.
+    """
+
+    packet: str
+    family: str
+    axes: AxesOf
+    symmetries: tuple[Symmetry, ...] | SymmetriesOf
+    reference: ReferenceFn | None = None
+    checksum: ChecksumFn | None = None
+    invariant: InvariantFn | None = None
+    flops: FlopsOf = elementwise_flops
+    deterministic: bool = True
+    replayable: bool = True
+    reduction: bool = False
+    window: tuple[str, ...] = ()
+    samples: SamplesFn | None = None
+    doc: str = ""
+
+    @property
+    def witnesses(self) -> tuple[str, ...]:
+        names = ("replay" if self.replayable else "", "reference" if self.reference else "",
+                 "sample" if self.reference and self.window else "",
+                 "checksum" if self.checksum else "", "invariant" if self.invariant else "")
+        return tuple(n for n in names if n)
+
+
+_SPECS: dict[str, OpSpec] = {}
+_OWNERS: dict[str, str] = {}
+
+
+def packet_name(target: Any) -> str:
+    """``aten.mm`` for ``torch.ops.aten.mm``, one of its overloads, or a custom op.
+
+    Raises:
+        UsageError: if ``target`` is not an operator.
+    """
+    if isinstance(target, torch._ops.OpOverload):
+        target = target.overloadpacket
+    if isinstance(target, torch._ops.OpOverloadPacket):
+        return str(target)
+    name = getattr(target, "_qualname", None)
+    if isinstance(name, str) and "::" in name:
+        return name.replace("::", ".")
+    if isinstance(target, str) and "." in target:
+        return target
+    raise UsageError(f"not an operator: {target!r}; give torch.ops.<namespace>.<name> or a "
+                     "torch.library.custom_op")
+
+
+def register(spec: OpSpec, owner: str) -> None:
+    """Put a spec into the table.
+
+    Raises:
+        DuplicateOp: if another file has registered the packet.
+    """
+    if spec.packet in _SPECS:
+        raise DuplicateOp(f"{spec.packet} is already checked by {_OWNERS[spec.packet]}; "
+                          f"{owner} registers it again")
+    _SPECS[spec.packet] = spec
+    _OWNERS[spec.packet] = owner
+
+
+def checked(
+    *targets: Any,
+    family: str,
+    symmetries: tuple[Symmetry, ...] | SymmetriesOf,
+    axes: AxesOf | None = None,
+    operands: tuple[str, ...] = (),
+    outputs: tuple[str, ...] = (),
+    **properties: Any,
+) -> Callable[[ReferenceFn], ReferenceFn]:
+    """Register the decorated reference for one or more op packets.
+
+    Args:
+        targets: packets such as ``torch.ops.aten.mm``; their in-place and ``out=`` overloads are
+            covered with them.
+        operands, outputs: named axes as strings, see :func:`sdc_guard.ops._axes.spelled`; or
+            ``axes``, a function of the call.
+        properties: further fields of :class:`OpSpec`.
+    """
+
+    def decorate(reference: ReferenceFn) -> ReferenceFn:
+        for target in targets:
+            name = packet_name(target)
+            register(
+                OpSpec(
+                    packet=name,
+                    family=family,
+                    axes=axes or spelled(operands, outputs),
+                    symmetries=symmetries,
+                    reference=reference,
+                    doc=(reference.__doc__ or "").strip(),
+                    **properties,
+                ),
+                reference.__module__,
+            )
+        return reference
+
+    return decorate
+
+
+_discovered = False
+
+
+def discover() -> None:
+    """Import every op file of this folder (modules without a leading underscore), once."""
+    global _discovered
+    if _discovered:
+        return
+    _discovered = True
+    package = importlib.import_module("sdc_guard.ops")
+    for module in pkgutil.iter_modules(package.__path__):
+        if not module.name.startswith("_"):
+            importlib.import_module(f"sdc_guard.ops.{module.name}")
+
+
+def lookup(packet: str) -> OpSpec | None:
+    """The spec of a packet name such as ``aten.mm``, or None."""
+    discover()
+    return _SPECS.get(packet)
+
+
+def all_specs() -> tuple[OpSpec, ...]:
+    """Every registered spec, sorted by packet name."""
+    discover()
+    return tuple(_SPECS[name] for name in sorted(_SPECS))

@@ -1,0 +1,214 @@
+"""Basic arithmetic, elementwise: correctly rounded operations and short chains of them.
+
+A chain such as ``addcdiv`` (``a + v * b / c``) is bounded by one rounding per operation on the
+largest intermediate; compilers may contract a multiplication and an addition, which only drops
+a rounding.  A scalar operand is rounded to the format that the kernel computes in, one more.
+
+Negation was seen to keep every bit but the sign, and a roll of the last axis every bit, for all ops
+of this file but ``add`` and ``sub`` of half formats with ``alpha``: their vector body computes
+``alpha * b`` in fp32, their scalar tail rounds it to the half format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard.bounds.casts import nearest
+from sdc_guard.bounds.gamma import rounding
+from sdc_guard.calls import BoundCall
+from sdc_guard.formats import FLOAT32, is_covered_float
+from sdc_guard.ops._pointwise import Array, compute_format, pointwise, pointwise_symmetries
+from sdc_guard.ops._registry import HostCall
+
+
+__all__ = ["compute_format", "pointwise", "pointwise_symmetries"]
+
+aten = torch.ops.aten
+
+
+def operand(call: HostCall, name: str, default: float = 1.0) -> Array:
+    """An operand's values; integer tensors rounded to the floating result's format first, as ATen
+    converts them."""
+    value = call.get(name)
+    values = call.number(name, default)
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        dtype = call.held[0].dtype
+        if is_covered_float(dtype):
+            return nearest(values, call.out_format())
+    return values
+
+
+def _size(*terms: Array) -> Array:
+    return np.maximum.reduce(np.broadcast_arrays(*(np.abs(t) for t in terms)))
+
+
+def _is_scaled(call: BoundCall, *_: Any) -> bool:
+    """True where ``alpha`` multiplies a half-precision operand."""
+    result = call["self"] if isinstance(call.get("self"), Tensor) else call["other"]
+    half = is_covered_float(result.dtype) and result.element_size() == 2
+    return half and call.get("alpha", 1) != 1
+
+
+def _scaled_term(scaled: str) -> Callable[[HostCall], Array]:
+    """Two roundings of ``alpha b`` to a half format, which the scalar tail makes."""
+
+    def extra(call: HostCall) -> Array:
+        if not is_covered_float(call.held[0].dtype):
+            return np.asarray(0.0)
+        out = call.out_format()
+        if out.precision >= FLOAT32.precision or call.get("alpha", 1) == 1:
+            return np.asarray(0.0)
+        return 2 * rounding(operand(call, scaled) * call.number("alpha"), out)
+
+    return extra
+
+
+def _sum(call: HostCall, a: Array, b: Array) -> tuple[Array, Array, int]:
+    """``a + b``: one rounding of the sum; with a scalar or ``alpha`` two more of the terms."""
+    total = a + b
+    plain = call.get("alpha", 1) == 1 and all(
+        isinstance(call.get(n), Tensor) and call[n].dtype is call.held[0].dtype
+        for n in ("self", "other")
+    )
+    return (total, np.abs(total), 1) if plain else (total, _size(a, b, total), 3)
+
+
+@pointwise(aten.add, formula="rounding of a + b; of alpha b and a scalar too", odd=("self", "other"),
+           tail_sensitive=_is_scaled, extra=_scaled_term("other"))
+def add(call: HostCall) -> tuple[Array, Array, int]:
+    """``a + alpha b``."""
+    return _sum(call, operand(call, "self"), operand(call, "other") * call.number("alpha", 1))
+
+
+@pointwise(aten.sub, formula="rounding of a - b; of alpha b and a scalar too", odd=("self", "other"),
+           tail_sensitive=_is_scaled, extra=_scaled_term("other"))
+def sub(call: HostCall) -> tuple[Array, Array, int]:
+    """``a - alpha b``."""
+    a, b = operand(call, "self"), operand(call, "other") * call.number("alpha", 1)
+    return _sum(call, a, np.negative(b))
+
+
+@pointwise(aten.rsub, formula="rounding of b - a; of alpha a and a scalar too",
+           odd=("self", "other"), tail_sensitive=_is_scaled, extra=_scaled_term("self"))
+def rsub(call: HostCall) -> tuple[Array, Array, int]:
+    """``b - alpha a``."""
+    a, b = operand(call, "self") * call.number("alpha", 1), operand(call, "other")
+    return _sum(call, b, np.negative(a))
+
+
+@pointwise(aten.mul, formula="2 roundings: the product and a scalar's own", odd=("self",))
+def mul(call: HostCall) -> tuple[Array, Array, int]:
+    """``a b``."""
+    product = operand(call, "self") * operand(call, "other")
+    return product, np.abs(product), 2
+
+
+@pointwise(aten.neg, formula="exact", odd=("self",))
+def neg(call: HostCall) -> tuple[Array, Array, int]:
+    """``-a``."""
+    a = call.number("self")
+    return -a, np.abs(a), 0
+
+
+@pointwise(aten.abs, formula="exact")
+def abs_(call: HostCall) -> tuple[Array, Array, int]:
+    """``|a|``."""
+    a = np.abs(call.number("self"))
+    return a, a, 0
+
+
+@pointwise(aten.sign, formula="exact", odd=("self",))
+def sign(call: HostCall) -> tuple[Array, Array, int]:
+    """-1, 0 or 1; 0 for NaN, as ATen computes ``(0 < a) - (a < 0)``."""
+    a = call.number("self")
+    if a.dtype.kind == "b":
+        return a, a, 0
+    return np.nan_to_num(np.sign(a)), np.abs(a), 0
+
+
+@pointwise(aten.addcmul, formula="4 roundings of max(|a|, |v b c|, |result|)",
+           odd=("self", "tensor1"))
+def addcmul(call: HostCall) -> tuple[Array, Array, int]:
+    """``a + v b c``."""
+    a = operand(call, "self")
+    term = call.number("value") * operand(call, "tensor1") * operand(call, "tensor2")
+    return a + term, _size(a, term, a + term), 4
+
+
+@pointwise(aten.addcdiv, formula="4 roundings of max(|a|, |v b / c|, |result|)",
+           odd=("self", "tensor1"))
+def addcdiv(call: HostCall) -> tuple[Array, Array, int]:
+    """``a + v b / c``."""
+    a = operand(call, "self")
+    term = call.number("value") * operand(call, "tensor1") / operand(call, "tensor2")
+    return a + term, _size(a, term, a + term), 4
+
+
+@pointwise(aten.lerp, formula="5 roundings of the largest of |a|, |b|, |b - a|, |w (b - a)|",
+           odd=("self", "end"))
+def lerp(call: HostCall) -> tuple[Array, Array, int]:
+    """``a + w (b - a)``, or ``b - (1 - w)(b - a)`` for ``w >= 1/2``."""
+    a, b, w = operand(call, "self"), operand(call, "end"), call.number("weight")
+    step = b - a
+    return a + w * step, _size(a, b, step, w * step, (1 - w) * step), 5
+
+
+@pointwise(aten.sqrt, formula="1 ulp: ATen's CPU kernel is not always correctly rounded",
+           domain="positive")
+def sqrt(call: HostCall) -> tuple[Array, Array, int]:
+    """Square root."""
+    root = np.sqrt(operand(call, "self"))
+    return root, np.abs(root), 2
+
+
+@pointwise(aten.reciprocal, formula="2 roundings", odd=("self",))
+def reciprocal(call: HostCall) -> tuple[Array, Array, int]:
+    """``1 / a``."""
+    inverse = 1.0 / operand(call, "self")
+    return inverse, np.abs(inverse), 2
+
+
+@pointwise(aten.maximum, formula="exact")
+def maximum(call: HostCall) -> tuple[Array, Array, int]:
+    """The larger of two values, NaN if one is."""
+    largest = np.maximum(operand(call, "self"), operand(call, "other"))
+    return largest, np.abs(largest), 0
+
+
+@pointwise(aten.minimum, formula="exact")
+def minimum(call: HostCall) -> tuple[Array, Array, int]:
+    """The smaller of two values, NaN if one is."""
+    smallest = np.minimum(operand(call, "self"), operand(call, "other"))
+    return smallest, np.abs(smallest), 0
+
+
+def _rounded_quotient(call: HostCall, mode: str) -> tuple[Array, Array, int]:
+    """``floor`` or ``trunc`` of the quotient.  A quotient within its own rounding of an integer may
+    fall to either side, which is 1; the bound is 3 roundings of ``|q|`` and that step."""
+    a, b = operand(call, "self"), operand(call, "other")
+    if not is_covered_float(call.held[0].dtype):
+        exact = np.floor_divide(a, b)
+        if mode == "trunc":
+            exact = exact + ((np.remainder(a, b) != 0) & ((a < 0) != (b < 0)))
+        return exact, np.abs(exact), 0
+    quotient = a / b
+    compute = compute_format(call.out_format())
+    near = np.abs(quotient - np.rint(quotient)) <= 4 * rounding(quotient, compute)
+    size = np.abs(quotient) + np.where(near, 1.0 / compute.u, 0.0)
+    return np.floor(quotient) if mode == "floor" else np.trunc(quotient), size, 3
+
+
+@pointwise(aten.div, formula="3 roundings of the quotient: a scalar's, its inverse's, the product's",
+           odd=lambda call: () if call.get("rounding_mode") == "floor" else ("self",))
+def div(call: HostCall) -> tuple[Array, Array, int]:
+    """``a / b``, or its floor or its integer part."""
+    mode = call.get("rounding_mode")
+    if mode is not None:
+        return _rounded_quotient(call, mode)
+    quotient = np.true_divide(operand(call, "self"), operand(call, "other"))
+    return quotient, np.abs(quotient), 3

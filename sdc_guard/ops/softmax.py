@@ -1,0 +1,275 @@
+"""Softmax and log-softmax with their gradients; :mod:`sdc_guard.bounds.softmax` has the bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard.bounds import softmax as bounds
+from sdc_guard.bounds.gamma import rounding
+from sdc_guard.bounds.sums import lane_depth
+from sdc_guard.calls import BoundCall
+from sdc_guard.formats import FLOAT32, Format, accumulator_of, is_covered_float
+from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._registry import F64, HostCall, Reference, checked
+from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll, split
+
+aten = torch.ops.aten
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+
+def softmax_dim(call: BoundCall) -> int:
+    """The reduced dimension, counted from the front."""
+    return int(call["dim"]) % max(call.args[0].dim(), 1)
+
+
+def softmax_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
+    """Every dimension but the reduced one may be moved."""
+    rank, dim = held[0].dim(), softmax_dim(call)
+    labels = tuple(FIXED if d == dim else f"d{d}" for d in range(rank))
+    return Axes({path: labels for path, t in call.tensors() if t.dim() == rank}, (labels,))
+
+
+def _along(call: BoundCall, held: tuple[Tensor, ...], *odd: str) -> tuple[Symmetry, ...]:
+    """Split and roll along the longest kept dimension; ``odd`` operands negate the result.
+
+    Seen on CPU in all four formats, 1 and 2 threads, for contiguous, transposed, sliced and
+    expanded operands: bit-exact for every dimension outside the reduced one.  Along a dimension
+    *inside* the reduced one the SIMD lanes run over the kept elements, so a move can put an element
+    from a vector body into a scalar tail, where ``exp`` differs by an ulp (11 of 40 splits broke):
+    that is used only where there is no other, and learned, not promised.
+    """
+    dim = softmax_dim(call)
+    sizes = {d: int(n) for d, n in enumerate(held[0].shape) if d != dim and n > 1}
+    outside = {d: n for d, n in sizes.items() if d < dim}
+    signed = (negate(*odd),) if odd else ()
+    if not sizes:
+        return (*signed, RERUN)
+    known = bool(outside)
+    chosen = outside or sizes
+    axis = f"d{max(chosen, key=lambda d: chosen[d])}"
+    return (split(axis, known=known), roll(axis, lane=not known, known=known), *signed)
+
+
+def forward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    return _along(call, held)
+
+
+def backward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    """The gradient is linear in ``grad_output``."""
+    return _along(call, held, "grad_output")
+
+
+def flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
+    """Five operations per element."""
+    return 5 * held[0].numel()
+
+
+class _Case:
+    """One call with the reduced dimension last, and what its kernel computes with."""
+
+    def __init__(self, call: HostCall, *operands: str) -> None:
+        self.dim = softmax_dim(call.call)
+        self.rank = call.held[0].dim()
+        self.arrays: list[F64] = [self._last(call.array(name)) for name in operands]
+        self.out = call.out_format()
+        self.acc = accumulator_of(call.held[0].dtype)
+        self.u = bounds.with_reference(self.acc)
+        self.n = max(self.arrays[0].shape[-1], 1)
+        last = self.dim == max(self.rank - 1, 0)
+        self.depth = lane_depth(self.n, self.acc) if last else self.n - 1
+        # ATen's CPU kernels keep some intermediates in the dtype of the input: a row's sum when the
+        # last dimension is reduced (LogSoftmaxKernelImpl.h, serial_vec_log_softmax_lastdim_range),
+        # the exponentials in the scalar tail when another one is (seen: 1.9 roundings).
+        source = call.format(operands[0])
+        self.v = source.u if source.precision < FLOAT32.precision else 0.0
+        self.v_terms = 0.0 if last else self.v
+
+    def _last(self, array: F64) -> F64:
+        return np.moveaxis(array, self.dim, -1) if array.ndim else array.reshape(1)
+
+    def back(self, array: Any) -> F64:
+        """An array with the reduced dimension last, in the layout of the result."""
+        array = np.asarray(array, dtype=np.float64)
+        return np.moveaxis(array, -1, self.dim) if self.rank else array.reshape(())
+
+    def reference(
+        self,
+        expected: F64,
+        bound: Callable[[int, float], F64],
+        formula: str,
+        magnitude: F64 | float = 0.0,
+    ) -> tuple[Reference]:
+        """``bound(depth, phi)`` for the proof and for the contract, rounding of the result added."""
+        limits = []
+        for depth, phi in ((self.n, bounds.exp_proof(self.acc)),
+                           (self.depth, bounds.exp_contract(self.acc))):
+            error = bound(depth, phi)
+            if self.out.precision < self.acc.precision:
+                error = error + rounding(np.abs(expected) + error, self.out)
+            limits.append(self.back(error + subnormal(self.acc)))
+        size = self.back(np.broadcast_to(magnitude, expected.shape))
+        return (Reference(self.back(expected), limits[0], limits[1], formula, size),)
+
+
+def subnormal(acc: Format) -> float:
+    """Roundings whose result is subnormal: a handful."""
+    return 8 * acc.eta
+
+
+def _exponentials(x: F64) -> tuple[F64, F64, F64]:
+    """``x - max``, its exponential, and the sum."""
+    d = x - x.max(-1, keepdims=True)
+    e = np.exp(d)
+    return d, e, e.sum(-1, keepdims=True)
+
+
+def _judged(call: HostCall) -> bool:
+    return is_covered_float(call.held[0].dtype) and call.held[0].numel() > 0
+
+
+def _rows(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
+    return (3 * torch.randn(shape, generator=generator, dtype=torch.float64)).to(dtype)
+
+
+def forward_samples(op: Any) -> Callable[[torch.Generator, torch.dtype], list[Call]]:
+    def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+        if not is_covered_float(dtype):
+            return []
+        x = _rows(generator, dtype, 37, 51)
+        return [
+            (op.default, (x, -1, False), {}),
+            (op.default, (_rows(generator, dtype, 6, 33, 17), 1, False), {}),
+            (op.default, (x.t(), 1, False), {}),
+            (op.out, (x, 1, False), {"out": torch.empty_like(x)}),
+        ]
+
+    return samples
+
+
+def backward_samples(op: Any) -> Callable[[torch.Generator, torch.dtype], list[Call]]:
+    def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+        if not is_covered_float(dtype):
+            return []
+        calls: list[Call] = []
+        for shape, dim in (((37, 51), 1), ((6, 33, 17), 1)):
+            x = _rows(generator, torch.float64, *shape)
+            y = x.log_softmax(dim) if "log" in str(op) else x.softmax(dim)
+            g = _rows(generator, dtype, *shape)
+            calls.append((op.default, (g, y.to(dtype), dim, dtype), {}))
+        g, y = calls[0][1][:2]
+        calls.append((op.default, (g.t().contiguous().t(), y, 1, dtype), {}))
+        target = "grad_input" if op is aten._softmax_backward_data else "out"
+        calls.append((op.out, (g, y, 1, dtype), {target: torch.empty_like(g)}))
+        return calls
+
+    return samples
+
+
+@checked(
+    aten._softmax,
+    family="softmax",
+    axes=softmax_axes,
+    symmetries=forward_symmetries,
+    flops=flops,
+    window=("d0", "d1", "d2", "d3"),
+    samples=forward_samples(aten._softmax),
+)
+def softmax(call: HostCall) -> tuple[Reference | None, ...]:
+    """``exp(x - max) / sum exp(x - max)``; see :mod:`sdc_guard.bounds.softmax`."""
+    if not _judged(call):
+        return (None,)
+    case = _Case(call, "self")
+    with np.errstate(all="ignore"):
+        d, e, total = _exponentials(case.arrays[0])
+        distance = np.abs(d)
+        return case.reference(
+            e / total,
+            lambda depth, phi: bounds.softmax_error(
+                distance, e, total, depth, case.u, phi + case.v_terms, case.acc.tiny),
+            "p ((1 + r_i)(1 + 4u) / (1 - r_S) - 1)",
+        )
+
+
+@checked(
+    aten._log_softmax,
+    family="softmax",
+    axes=softmax_axes,
+    symmetries=forward_symmetries,
+    flops=flops,
+    window=("d0", "d1", "d2", "d3"),
+    samples=forward_samples(aten._log_softmax),
+)
+def log_softmax(call: HostCall) -> tuple[Reference | None, ...]:
+    """``x - max - log sum exp(x - max)``; see :mod:`sdc_guard.bounds.softmax`."""
+    if not _judged(call):
+        return (None,)
+    case = _Case(call, "self")
+    with np.errstate(all="ignore"):
+        d, e, total = _exponentials(case.arrays[0])
+        distance = np.abs(d)
+        return case.reference(
+            d - np.log(total),
+            lambda depth, phi: bounds.log_softmax_error(
+                distance, e, total, depth, case.u, phi, case.v),
+            "u |d_i| - log(1 - r_S) + (phi + v)|log S| + v + u |l_i|",
+            distance,
+        )
+
+
+@checked(
+    aten._softmax_backward_data,
+    family="softmax",
+    axes=softmax_axes,
+    symmetries=backward_symmetries,
+    flops=flops,
+    window=("d0", "d1", "d2", "d3"),
+    samples=backward_samples(aten._softmax_backward_data),
+)
+def softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
+    """``y (g - sum g y)``; see :mod:`sdc_guard.bounds.softmax`."""
+    if not _judged(call):
+        return (None,)
+    case = _Case(call, "grad_output", "output")
+    grad, output = case.arrays
+    with np.errstate(all="ignore"):
+        product = grad * output
+        expected = output * (grad - product.sum(-1, keepdims=True))
+        size = np.abs(product).sum(-1, keepdims=True) + np.abs(grad)
+        return case.reference(
+            expected,
+            lambda depth, _: bounds.softmax_gradient_error(grad, output, depth, case.u, case.v),
+            "|y| ((h + 1) u sum|g y| + 3 u (|g| + |T|))",
+            size,
+        )
+
+
+@checked(
+    aten._log_softmax_backward_data,
+    family="softmax",
+    axes=softmax_axes,
+    symmetries=backward_symmetries,
+    flops=flops,
+    window=("d0", "d1", "d2", "d3"),
+    samples=backward_samples(aten._log_softmax_backward_data),
+)
+def log_softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
+    """``g - exp(y) sum g``; see :mod:`sdc_guard.bounds.softmax`."""
+    if not _judged(call):
+        return (None,)
+    case = _Case(call, "grad_output", "output")
+    grad, output = case.arrays
+    with np.errstate(all="ignore"):
+        p = np.exp(output)
+        size = (1 + p) * np.abs(grad).sum(-1, keepdims=True)
+        return case.reference(
+            grad - p * grad.sum(-1, keepdims=True),
+            lambda depth, phi: bounds.log_softmax_gradient_error(
+                grad, p, depth, case.u, phi, case.v),
+            "e^y (h u sum|g| + (phi + 3u)|G|) + 2 u (|g| + e^y |G|)",
+            size,
+        )

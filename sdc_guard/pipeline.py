@@ -1,0 +1,352 @@
+"""The flow for one observation: check, arbitrate, attribute, keep evidence.
+
+Composes the rooms and holds what has been learned: plans per site, findings, failures.  It decides
+nothing about the run; ``guard.py`` reads :attr:`Pipeline.pending` and applies the policy.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard import ranks
+from sdc_guard.attribute.arbitrate import Case, Results, Ruling, arbitrate
+from sdc_guard.attribute.describe import pattern_of, tensor_meta, worst_element
+from sdc_guard.attribute.places import find_cause, unattributed
+from sdc_guard.bits import wrong_mask
+from sdc_guard.calls import BoundCall
+from sdc_guard.check.plan import Plan, make_plan
+from sdc_guard.check.reference import checksum, full_reference, sampled_reference
+from sdc_guard.check.relations import Piece, Relation, assemble
+from sdc_guard.evidence.bundle import BundleWriter
+from sdc_guard.evidence.eventlog import EventLog
+from sdc_guard.observe.mode import Watch
+from sdc_guard.observe.sampling import Scheduler
+from sdc_guard.ops._axes import narrow, narrow_call
+from sdc_guard.records import (
+    Attribution,
+    Evidence,
+    Finding,
+    Observation,
+    OpCall,
+    Suspicion,
+    Verdict,
+)
+
+log = logging.getLogger("sdc_guard")
+
+MAX_PLANS = 8192
+MAX_STORED_PER_KIND = 3
+MAX_RECOMPUTATIONS = 6
+
+
+@dataclass(slots=True)
+class _Known:
+    """An earlier finding of the same kind: its places in the list, and its cause."""
+
+    indices: list[int]
+    attribution: Attribution
+
+
+class Pipeline:
+    """See the module docstring.  Not thread-safe; the mode calls it under its lock."""
+
+    def __init__(
+        self, scheduler: Scheduler, events: EventLog, bundles: BundleWriter,
+        dead_witnesses: frozenset[str],
+    ) -> None:
+        self.scheduler = scheduler
+        self.events = events
+        self.bundles = bundles
+        self.dead_witnesses = dead_witnesses
+        self.findings: list[Finding] = []
+        self.pending: list[Finding] = []
+        self.step = 0
+        self.guard_errors = 0
+        self.gaps: set[str] = set()
+        self.refused: set[str] = set()
+        self._plans: dict[Any, Plan] = {}
+        self._known: dict[tuple[str, ...], _Known] = {}
+        self._errors_logged: Counter[str] = Counter()
+
+    def cost_of_site(self, key: Any) -> float:
+        """Measured cost of checking the site in seconds; 0 before its first check."""
+        plan = self._plans.get(key)
+        return plan.cost_s if plan is not None else 0.0
+
+    def on_error(self, where: str, error: BaseException) -> None:
+        """Record a failure of the guard's own work; training goes on."""
+        self.guard_errors += 1
+        text = f"{type(error).__name__}: {error}"[:500]
+        self._errors_logged[where] += 1
+        if self._errors_logged[where] <= 3:
+            log.warning("sdc_guard failed %s and goes on: %s", where, text)
+            self.events.write("guard_error", where=where, error=text, step=self.step)
+
+    def check(self, observation: Observation, key: Any, watch: Watch) -> None:
+        """Run the witnesses that are due on one observation."""
+        started_s = time.perf_counter()
+        tally, call, held = watch.tally, observation.call, observation.held
+        plan = self._plans.get(key)
+        if plan is None:
+            plan = self._new_plan(key, watch, call, held)
+        plan.visits += 1
+        if self.scheduler.budget == "all" or tally.num_measured < 64:
+            tally.measure(plan.elements, plan.flops)
+        witnesses: list[str] = []
+        for run in (self._invariant, self._replay, self._reference):
+            witness, suspicion, relation = run(plan, call, held, watch)
+            if witness:
+                witnesses.append(witness)
+            if suspicion is not None:
+                self._investigate(plan, observation, suspicion, relation, watch)
+                break
+        if witnesses:
+            tally.calls_checked += 1
+            tally.elements_checked += plan.elements
+            tally.flops_checked += plan.flops
+            tally.witnesses.update(witnesses)
+        else:
+            tally.not_tested["no witness applies"] += 1
+        spent_s = time.perf_counter() - started_s
+        plan.cost_s = spent_s if not plan.cost_s else plan.cost_s + 0.2 * (spent_s - plan.cost_s)
+
+    def _new_plan(
+        self, key: Any, watch: Watch, call: BoundCall, held: tuple[Tensor, ...]
+    ) -> Plan:
+        spec = watch.entry.spec
+        assert spec is not None
+        if len(self._plans) >= MAX_PLANS:
+            self._plans.clear()
+        plan = self._plans[key] = make_plan(spec, call, held)
+        gaps = plan.gaps()
+        if gaps:
+            self.gaps.add(f"{spec.packet}: no relation moves {', '.join(sorted(gaps))}")
+        return plan
+
+    def _invariant(
+        self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
+    ) -> tuple[str, Suspicion | None, Relation | None]:
+        invariant = plan.spec.invariant
+        if invariant is None or "invariant" in self.dead_witnesses:
+            return "", None, None
+        broken = invariant(call, held)
+        if broken is None:
+            return "invariant", None, None
+        output, wrong, text = broken
+        return "invariant", Suspicion(witness="invariant", relation="", output=output,
+                                      wrong=np.asarray(wrong), expected=None, limit=None,
+                                      exceeds="bits", formula=text), None
+
+    def _replay(
+        self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
+    ) -> tuple[str, Suspicion | None, Relation | None]:
+        relation = plan.next_relation()
+        if relation is None or "replay" in self.dead_witnesses:
+            return "", None, None
+        present = {i for i, t in enumerate(held) if t is not None}
+        broken = [p for p in relation.run(call, held, plan.visits) if not p.agrees()]
+        if not broken and not present <= relation.covers:
+            relation_of_rest = plan.rerun
+            broken = [p for p in relation_of_rest.run(call, held, plan.visits)
+                      if p.output not in relation.covers and not p.agrees()]
+            if broken:
+                relation = relation_of_rest
+        if not broken:
+            relation.passes += 1
+            return "replay", None, None
+        return "replay", _suspect(relation, broken, held), relation
+
+    def _reference(
+        self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
+    ) -> tuple[str, Suspicion | None, Relation | None]:
+        if plan.spec.reference is None or "reference" in self.dead_witnesses:
+            return "", None, None
+        if not self.scheduler.wants_reference(watch.tally, plan.referenced):
+            return "", None, None
+        started_s = time.perf_counter()
+        plan.referenced += 1
+        witness, found = sampled_reference(plan, call, held, self.scheduler.generator)
+        if not found and witness == "sample" and "checksum" not in self.dead_witnesses:
+            found = checksum(plan, call, held)
+            if plan.spec.checksum is not None:
+                watch.tally.witnesses["checksum"] += 1
+        self.scheduler.reference_s += time.perf_counter() - started_s
+        return witness, found[0] if found else None, None
+
+    def _investigate(
+        self, plan: Plan, observation: Observation, suspicion: Suspicion,
+        relation: Relation | None, watch: Watch,
+    ) -> None:
+        call, held = observation.call, observation.held
+        ruling = arbitrate(self._case(plan, observation, suspicion, relation))
+        if ruling.refuse and relation is not None:
+            relation.refused = True
+            known = " although it holds elsewhere" if relation.symmetry.known else ""
+            self.refused.add(f"{call.form.name}: {relation.name} does not hold here{known}")
+            return
+        if ruling.verdict is None:
+            return
+        origin = watch.origin()
+        op_call = _describe(call, held, watch, plan, self.step, origin)
+        kind = (call.form.name, op_call.module, op_call.source, ruling.verdict.value)
+        known_finding = self._known.get(kind)
+        attribution = self._attribute(ruling, call, held, known_finding)
+        finding = self._finding(ruling, suspicion, op_call, attribution, held)
+        if known_finding is not None and len(known_finding.indices) >= MAX_STORED_PER_KIND:
+            last = known_finding.indices[-1]
+            self.findings[last] = msgspec.structs.replace(
+                self.findings[last], repeats=self.findings[last].repeats + 1)
+        else:
+            finding = self._with_evidence(finding, plan, call, held, ruling)
+            self._known.setdefault(kind, _Known([], attribution)).indices.append(
+                len(self.findings))
+            self.findings.append(finding)
+        self.events.write("finding", finding=finding)
+        self.pending.append(finding)
+
+    def _case(
+        self, plan: Plan, observation: Observation, suspicion: Suspicion,
+        relation: Relation | None,
+    ) -> Case:
+        call, held = observation.call, observation.held
+        jury: list[tuple[str, Callable[[], Results]]] = []
+        for visit in (plan.visits + 1, plan.visits + 2):
+            for other in plan.relations:
+                if other.refused or (other is relation and visit == plan.visits):
+                    continue
+                jury.append((f"{other.name} #{visit}", _recomputation(other, call, held, visit)))
+
+        def recheck() -> bool:
+            if suspicion.witness == "replay" and relation is not None:
+                return any(not p.agrees() for p in relation.run(call, held, plan.visits))
+            if suspicion.witness == "invariant":
+                return plan.spec.invariant is not None and \
+                    plan.spec.invariant(call, held) is not None
+            return bool(full_reference(plan, call, held)) or bool(checksum(plan, call, held))
+
+        judge = None if plan.spec.reference is None else (
+            lambda results: full_reference(plan, call, results))
+        return Case(
+            call=call, held=held, suspicion=suspicion, deterministic=plan.spec.deterministic,
+            replayable=plan.spec.replayable,
+            admitted=relation is not None and relation.admitted,
+            recomputations=jury[:MAX_RECOMPUTATIONS], judge=judge, recheck=recheck)
+
+    def _attribute(
+        self, ruling: Ruling, call: BoundCall, held: tuple[Tensor, ...], known: _Known | None
+    ) -> Attribution:
+        place = str(held[ruling.output].device)
+        if ruling.verdict is not Verdict.CORRUPTION:
+            return unattributed(ruling.votes, ruling.reason, place)
+        if known is not None and len(known.indices) >= MAX_STORED_PER_KIND:
+            return known.attribution
+        return find_cause(call, held, ruling.output, ruling.repeatable, ruling.votes,
+                          ruling.reason)
+
+    def _finding(
+        self, ruling: Ruling, suspicion: Suspicion, op_call: OpCall, attribution: Attribution,
+        held: tuple[Tensor, ...],
+    ) -> Finding:
+        assert ruling.verdict is not None
+        worst = worst_element(held[ruling.output], ruling.output, ruling.wrong, ruling.expected,
+                              ruling.limit, ruling.formula, suspicion.exceeds)
+        return Finding(
+            verdict=ruling.verdict,
+            call=op_call,
+            witness=suspicion.witness,
+            relation=suspicion.relation,
+            worst=worst,
+            pattern=pattern_of(ruling.wrong),
+            attribution=attribution,
+            evidence=Evidence(bundle="", replay_command="", note=""),
+            held_is_wrong=ruling.held_is_wrong,
+            message=_message(ruling, op_call, worst),
+            rank=ranks.rank(),
+        )
+
+    def _with_evidence(
+        self, finding: Finding, plan: Plan, call: BoundCall, held: tuple[Tensor, ...],
+        ruling: Ruling,
+    ) -> Finding:
+        expected: list[Tensor | None] = [None] * len(held)
+        if isinstance(ruling.expected, Tensor):
+            expected[ruling.output] = ruling.expected
+        evidence = self.bundles.write(
+            call, held, tuple(expected), finding, site=f"{finding.op} {finding.module}",
+            reduced=_reduced(plan, call, held, tuple(expected), ruling))
+        return msgspec.structs.replace(finding, evidence=evidence)
+
+
+def _recomputation(
+    relation: Relation, call: BoundCall, held: tuple[Tensor, ...], visit: int
+) -> Callable[[], Results]:
+    return lambda: assemble(relation.run(call, held, visit), held)
+
+
+def _suspect(relation: Relation, broken: list[Piece], held: tuple[Tensor, ...]) -> Suspicion:
+    """The broken pieces of one result, put back where they belong."""
+    output = broken[0].output
+    assembled = assemble([p for p in broken if p.output == output], held)[output]
+    assert assembled is not None
+    return Suspicion(witness="replay", relation=relation.name, output=output,
+                     wrong=wrong_mask(assembled, held[output]), expected=assembled, limit=None,
+                     exceeds="bits", formula=f"equal bits under {relation.name}")
+
+
+def _reduced(
+    plan: Plan, call: BoundCall, held: tuple[Tensor, ...],
+    expected: tuple[Tensor | None, ...], ruling: Ruling,
+) -> tuple[BoundCall, tuple[Tensor, ...], tuple[Tensor | None, ...]] | None:
+    """The call narrowed to the wrong rows along the first axis that allows it, for large calls."""
+    window = plan.window(held)
+    if window is None or not ruling.wrong.any():
+        return None
+    label, _ = window
+    labels = plan.axes.outputs[ruling.output]
+    if label not in labels:
+        return None
+    rows = np.argwhere(ruling.wrong)[:, labels.index(label)]
+    start, length = int(rows.min()), int(rows.max() - rows.min() + 1)
+    cut = [narrow(t, plan.axes.outputs[i], label, start, length) for i, t in enumerate(held)]
+    wanted = [None if t is None else narrow(t, plan.axes.outputs[i], label, start, length)
+              for i, t in enumerate(expected)]
+    return narrow_call(call, plan.axes, label, start, length), tuple(cut), tuple(wanted)
+
+
+def _describe(
+    call: BoundCall, held: tuple[Tensor, ...], watch: Watch, plan: Plan, step: int, origin: Any
+) -> OpCall:
+    names = call.form.argument_names
+    operands = tuple(
+        tensor_meta(names[p[0]] + (f"[{p[1]}]" if len(p) > 1 else ""), t)
+        for p, t in call.tensors())
+    scalars = ", ".join(
+        f"{n}={v!r}" for n, v in zip(names, call.args, strict=True)
+        if v is not None and not isinstance(v, Tensor)
+        and not (isinstance(v, (list, tuple)) and any(isinstance(x, Tensor) for x in v)))
+    return OpCall(
+        op=call.form.name, call_index=watch.call_index, step=step, phase=origin.phase,
+        module=origin.module, source=origin.source, operands=operands,
+        outputs=tuple(tensor_meta(f"out[{i}]", t) for i, t in enumerate(held) if t is not None),
+        arguments=scalars[:500], flops=plan.flops, num_threads=torch.get_num_threads())
+
+
+def _message(ruling: Ruling, op_call: OpCall, worst: Any) -> str:
+    assert ruling.verdict is not None
+    head = f"{ruling.verdict.value} in {op_call.op} at {op_call.module} ({op_call.source})"
+    num_wrong = int(np.count_nonzero(ruling.wrong))
+    if worst is None:
+        return f"{head}: {ruling.reason}"
+    index = ", ".join(map(str, worst.index))
+    return (f"{head}: {num_wrong} of {ruling.wrong.size} elements; [{index}] is "
+            f"{worst.got.repr}, expected {worst.expected.repr}: {ruling.reason}")

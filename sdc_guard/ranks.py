@@ -1,0 +1,37 @@
+"""Ranks: the only module that talks to ``torch.distributed``."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def world_size() -> int:
+    """Number of ranks of the default group; 1 without one."""
+    return torch.distributed.get_world_size() if _distributed() else 1
+
+
+def rank() -> int:
+    """This process's rank; from the launcher's environment before the group exists."""
+    if _distributed():
+        return torch.distributed.get_rank()
+    return int(os.environ.get("RANK", "0") or 0)
+
+
+def agree(flags: tuple[bool, ...]) -> tuple[bool, ...]:
+    """Logical OR of each flag over all ranks (one MAX all-reduce); every rank must call it.
+
+    The collective is invisible to dispatch modes, ours and the user's.
+    """
+    if world_size() == 1:
+        return flags
+    device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
+    with torch._C._DisableTorchDispatch():
+        values = torch.tensor([int(f) for f in flags], dtype=torch.int32, device=device)
+        torch.distributed.all_reduce(values, op=torch.distributed.ReduceOp.MAX)
+        return tuple(bool(v) for v in values.tolist())

@@ -1,0 +1,155 @@
+"""Every registered op does what its spec says, on the calls that the spec itself names."""
+
+from __future__ import annotations
+
+import zlib
+from typing import Any
+
+import pytest
+import torch
+
+from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.check.plan import Plan, make_plan
+from sdc_guard.check.reference import full_reference
+from sdc_guard.check.relations import compile_symmetry
+from sdc_guard.ops import OpSpec, all_specs
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool)
+SPECS = {spec.packet: spec for spec in all_specs()}
+
+Sample = tuple[BoundCall, tuple[torch.Tensor, ...]]
+
+
+def generator_for(name: str) -> torch.Generator:
+    return torch.Generator().manual_seed(zlib.crc32(name.encode()))
+
+
+def bound_call(op: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> BoundCall:
+    form = form_of(op)
+    return BoundCall(form, form.bind(args, kwargs))
+
+
+def held_results(call: BoundCall) -> tuple[torch.Tensor, ...]:
+    """The results as the user's own call makes them: the very overload, in place and all."""
+    if any(argument.name == "generator" for argument in call.form.op._schema.arguments):
+        torch.manual_seed(0)
+    return call.run_identical()
+
+
+def samples_of(spec: OpSpec, dtype: torch.dtype) -> list[Sample]:
+    if spec.samples is None:
+        return []
+    drawn = spec.samples(generator_for(f"{spec.packet} {dtype}"), dtype)
+    calls = [bound_call(op, args, kwargs) for op, args, kwargs in drawn]
+    return [(call, held_results(call)) for call in calls]
+
+
+def place(call: BoundCall, held: tuple[torch.Tensor, ...]) -> str:
+    shapes = [(tuple(t.shape), t.stride(), str(t.dtype)) for _, t in call.tensors()]
+    rest = [a for a in call.args if not isinstance(a, (torch.Tensor, list, tuple))]
+    return f"{call.form.name} {shapes} {rest} -> {[tuple(t.shape) for t in held]}"
+
+
+def broken_relations(plan: Plan, call: BoundCall, held: tuple[torch.Tensor, ...]) -> list[str]:
+    """Names of the relations that are declared as known and do not hold on this call."""
+    return [
+        f"{relation.name} (visit {visit})"
+        for relation in plan.relations
+        if relation.symmetry.known
+        for visit in range(3)
+        if not all(piece.agrees() for piece in relation.run(call, held, visit))
+    ]
+
+
+@pytest.mark.parametrize("packet", SPECS)
+def test_a_spec_has_samples(packet: str) -> None:
+    spec = SPECS[packet]
+    assert spec.samples is not None, f"{packet} declares no samples"
+    assert any(samples_of(spec, dtype) for dtype in DTYPES), f"{packet} has no sample in any dtype"
+
+
+@pytest.mark.parametrize("packet", SPECS)
+def test_results_lie_within_the_contract_of_the_reference(packet: str) -> None:
+    spec = SPECS[packet]
+    for dtype in DTYPES:
+        for call, held in samples_of(spec, dtype):
+            plan = make_plan(spec, call, held)
+            found = full_reference(plan, call, held)
+            assert not found, (
+                f"{place(call, held)}: output {found[0].output} breaks the {found[0].exceeds}, "
+                f"{found[0].wrong.sum()} elements"
+            )
+            if spec.invariant is not None:
+                broken = spec.invariant(call, held)
+                assert broken is None, f"{place(call, held)}: {broken}"
+
+
+@pytest.mark.parametrize("packet", [p for p, s in SPECS.items() if s.replayable])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_known_symmetries_keep_every_bit(packet: str, threads: int) -> None:
+    spec = SPECS[packet]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for dtype in DTYPES:
+            for call, held in samples_of(spec, dtype):
+                broken = broken_relations(make_plan(spec, call, held), call, held)
+                assert not broken, f"{place(call, held)}: {broken}"
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("packet", [p for p, s in SPECS.items() if s.replayable])
+def test_some_relation_covers_every_result(packet: str) -> None:
+    spec = SPECS[packet]
+    for dtype in DTYPES:
+        for call, held in samples_of(spec, dtype):
+            plan = make_plan(spec, call, held)
+            covered = frozenset().union(*(r.covers for r in plan.relations or [plan.rerun]))
+            assert covered == set(range(len(held))), f"{place(call, held)}: covers {set(covered)}"
+
+
+@pytest.mark.parametrize("packet", SPECS)
+def test_symmetries_compile_on_some_sample(packet: str) -> None:
+    spec = SPECS[packet]
+    if not spec.replayable:
+        assert spec.invariant is not None or spec.reference is not None
+        return
+    for dtype in DTYPES:
+        for call, held in samples_of(spec, dtype):
+            axes = spec.axes(call, held)
+            declared = spec.symmetries(call, held) if callable(spec.symmetries) else spec.symmetries
+            if any(compile_symmetry(s, call, held, axes) is not None for s in declared):
+                return
+    pytest.fail(f"no symmetry of {packet} applies to any of its samples")
+
+
+@pytest.mark.parametrize("packet", SPECS)
+def test_a_wrong_element_is_outside_the_reference_or_breaks_the_invariant(packet: str) -> None:
+    """The highest exponent bit of one element: no bound of ours may hide it everywhere."""
+    spec = SPECS[packet]
+    seen = tried = 0
+    for dtype in DTYPES:
+        for call, held in samples_of(spec, dtype):
+            for output, tensor in enumerate(held):
+                if not tensor.numel() or tensor.dtype in (torch.bool, torch.uint8):
+                    continue
+                changed = list(t.clone() for t in held)
+                view = changed[output].view(-1) if changed[output].is_contiguous() else None
+                if view is None:
+                    continue
+                size = view.element_size()
+                bits = view.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
+                bits[len(bits) // 2] ^= 1 << (8 * size - 2)
+                tried += 1
+                faulty = tuple(changed)
+                plan = make_plan(spec, call, held)
+                wrong = bool(full_reference(plan, call, faulty))
+                if spec.invariant is not None:
+                    wrong |= spec.invariant(call, faulty) is not None
+                if spec.replayable:
+                    relation = next(
+                        (r for r in plan.relations if output in r.covers), plan.rerun)
+                    wrong |= not all(p.agrees() for p in relation.run(call, faulty, 0))
+                seen += wrong
+    assert seen == tried
