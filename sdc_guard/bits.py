@@ -94,6 +94,45 @@ def snapshot(tensor: Tensor) -> Tensor:
     return image
 
 
+def address_range(tensor: Tensor) -> tuple[int, int]:
+    """First address of the tensor's span and the first one behind it."""
+    start = tensor.data_ptr()
+    return start, start + span(tensor) * tensor.element_size()
+
+
+def snapshot_together(tensors: list[Tensor]) -> list[Tensor]:
+    """Images of several tensors that share memory exactly where the originals do."""
+    if len(tensors) < 2:
+        return [snapshot(t) for t in tensors]
+    ranges = [address_range(t) for t in tensors]
+    order = sorted(range(len(tensors)), key=lambda i: ranges[i])
+    groups: list[list[int]] = []
+    reach = -1
+    for i in order:
+        low, high = ranges[i]
+        if not groups or low >= reach:
+            groups.append([])
+        groups[-1].append(i)
+        reach = max(reach, high) if len(groups[-1]) > 1 else high
+    images: list[Tensor] = list(tensors)
+    for group in groups:
+        if len(group) == 1:
+            images[group[0]] = snapshot(tensors[group[0]])
+            continue
+        low, high = min(ranges[i][0] for i in group), max(ranges[i][1] for i in group)
+        lead = low % ALIGNMENT_BYTES
+        block = torch.empty(lead + high - low + 16, dtype=torch.uint8, device=tensors[group[0]].device)
+        for i in group:
+            size = tensors[i].element_size()
+            start = lead + ranges[i][0] - low
+            stop = start + span(tensors[i]) * size
+            images[i] = block[start:stop].view(tensors[i].dtype).as_strided(
+                tensors[i].shape, tensors[i].stride(), start // size)
+        for i in group:
+            restore(images[i], tensors[i])
+    return images
+
+
 def restore(tensor: Tensor, image: Tensor) -> None:
     """Write ``image`` (made by :func:`snapshot` of the same tensor) back, bit for bit."""
     num_bytes = span(tensor) * tensor.element_size()
@@ -138,10 +177,12 @@ def values(tensor: Tensor) -> NDArray[Any]:
     bits = raw(host)
     if tensor.dtype is torch.bfloat16:
         wide = np.left_shift(bits.astype(np.uint32, order="C"), np.uint32(16))
-        return wide.view(np.float32).astype(np.float64)
-    typed = bits.view(_NUMPY_DTYPE[tensor.dtype])
+        typed = wide.view(np.float32)
+    else:
+        typed = bits.view(_NUMPY_DTYPE[tensor.dtype])
     if typed.dtype.kind == "f":
-        return typed.astype(np.float64, order="C")
+        with np.errstate(invalid="ignore"):  # widening a signalling NaN
+            return np.asarray(typed.astype(np.float64, order="C"))
     return np.array(typed, order="C")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sdc_guard.bits import snapshot
+from sdc_guard.bits import address_range, snapshot_together
 
 Path = tuple[int, ...]
 """Where a tensor sits among the arguments: (argument,) or (argument, position in its list)."""
@@ -197,14 +197,27 @@ class BoundCall:
 
     def run_identical(self) -> tuple[Tensor, ...]:
         """The very same overload; operands that it overwrites are private images."""
-        args = list(self.args)
-        for i in self.form.overwrites:
-            value = args[i]
-            if isinstance(value, Tensor):
-                args[i] = snapshot(value)
-            elif isinstance(value, (list, tuple)):
-                args[i] = [snapshot(v) for v in value]
-        return self.results(tuple(args), self.form.call(tuple(args)))
+        args = self.with_private_images().args
+        return self.results(args, self.form.call(args))
+
+    def with_private_images(self) -> BoundCall:
+        """The same call on images of what it overwrites and of every operand that shares memory
+        with that; sharing among the images is as among the originals."""
+        overwrites = set(self.form.overwrites)
+        if not overwrites:
+            return self
+        tensors = dict(self.tensors())
+        ranges = [address_range(t) for p, t in tensors.items() if p[0] in overwrites]
+
+        def is_touched(path: Path, tensor: Tensor) -> bool:
+            if path[0] in overwrites:
+                return True
+            low, high = address_range(tensor)
+            return any(low < stop and high > start for start, stop in ranges)
+
+        touched = [p for p, t in tensors.items() if is_touched(p, t)]
+        images = dict(zip(touched, snapshot_together([tensors[p] for p in touched]), strict=True))
+        return self.mapped(lambda path, tensor: images.get(path, tensor))
 
     def _written(self, args: tuple[Any, ...]) -> list[Tensor]:
         return [t for i in self.form.overwrites for t in flatten(args[i])]

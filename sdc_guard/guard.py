@@ -296,6 +296,7 @@ class Guard:
         self._stepped = True
         now_s = time.perf_counter()
         self._step_s, self._step_started_s = now_s - self._step_started_s, now_s
+        self._compiled.open()
         self._report_unseen(optimizer)
         self._mode.rearm(self._new_step)
         scheduler = self._scheduler

@@ -29,6 +29,7 @@ from sdc_guard.check.reference import checksum, full_reference, sampled_referenc
 from sdc_guard.check.relations import Piece, Relation, assemble
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.eventlog import EventLog
+from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
 from sdc_guard.ops._axes import narrow, narrow_call
@@ -211,7 +212,8 @@ class Pipeline:
             self._known.setdefault(kind, _Known([], attribution)).indices.append(
                 len(self.findings))
             self.findings.append(finding)
-        self.events.write("finding", finding=finding)
+        told = without_values(finding) if self.bundles.level == "stats" else finding
+        self.events.write("finding", finding=told)
         self.pending.append(finding)
 
     def _case(

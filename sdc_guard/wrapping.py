@@ -2,7 +2,8 @@
 
 The model's class, ``state_dict``, hooks and attributes stay as they are: the guard sits on the
 thread's mode stack, and ``model.sdc_guard`` is a property of ``nn.Module`` that looks the model up in
-a weak table.  So ``copy.deepcopy``, ``pickle`` and ``torch.save`` of the model see the model alone.
+a weak table (None for a module that is not wrapped, a copy among them).  So ``copy.deepcopy``,
+``pickle`` and ``torch.save`` of the model see the model alone.
 """
 
 from __future__ import annotations
@@ -22,13 +23,10 @@ Model = TypeVar("Model", bound=nn.Module)
 _guards: WeakKeyDictionary[nn.Module, Guard] = WeakKeyDictionary()
 
 
-def _guard_of(model: nn.Module) -> Guard:
-    guard = _guards.get(model)
-    if guard is None:
-        raise AttributeError(
-            f"{type(model).__name__!r} object has no attribute 'sdc_guard': this model (perhaps a "
-            "copy of a wrapped one) is not wrapped")
-    return guard
+def _guard_of(model: nn.Module) -> Guard | None:
+    """The model's guard; None for every other module, because Dynamo reads each attribute that
+    ``dir`` lists and may not meet an exception."""
+    return _guards.get(model)
 
 
 def wrap(

@@ -4,7 +4,14 @@
 plus the rounding of the result, for every summation order, with or without fused multiply-add
 (Higham 2002, section 3.5, with a rounding or truncation of the inputs added).  ``u_in`` is the
 rounding of the inputs (TF32; 0 without), ``eta`` the underflow threshold of the accumulator and
-``eta_in`` that of the inputs: oneDNN's bf16 product reads subnormals as 0.
+``eta_in`` that of the inputs: oneDNN's bf16 product reads subnormals as 0 and flushes products and
+partial sums that are subnormal (``vdpbf16ps`` always does), so there both are the smallest normal.
+
+With ``beta C0 + alpha A B`` the addend joins the sum as one more term, and the factors, given in
+double precision, are rounded and multiplied: ``gamma_{k+5} (|alpha| |A||B| + |beta C0|)`` covers
+every order.  Half formats on CUDA may add partial sums of a split inner dimension in the format of
+the result (``allow_bf16_reduced_precision_reduction``, on by default): 8 more roundings of
+``|A||B|`` in that format, a premise and not a theorem.
 
 Premises: no partial sum overflows; no Winograd, FFT, Strassen or emulated product.
 """
@@ -23,18 +30,37 @@ from sdc_guard.formats import BFLOAT16, TFLOAT32, Format, accumulator_of, format
 FORMULA = "((2 u_in + u_in^2) + (1 + u_in)^2 gamma_k) |A||B| + underflow + rounding(C)"
 
 
+SPLIT_ROUNDINGS = 8
+
+
+def fp32_precision(backend: Any) -> str:
+    """How a backend computes fp32 matrix products: ``ieee``, ``tf32`` or ``bf16``.
+
+    Versions of torch without the per-backend switch have the global one alone; where both exist
+    the global one must not be read (torch raises if they were mixed).
+    """
+    switch = getattr(getattr(backend, "matmul", None), "fp32_precision", None)
+    if switch is None:
+        reduced = "tf32" if backend is torch.backends.cuda else "bf16"
+        return "ieee" if torch.get_float32_matmul_precision() == "highest" else reduced
+    return str(switch)
+
+
 def input_rounding(dtype: torch.dtype, device_type: str) -> float:
     """``u_in`` of a product of two tensors of ``dtype``: 0 unless fp32 products may be computed in
     TF32 or bf16 by ``torch.set_float32_matmul_precision`` or its per-backend switches.  Doubled,
     because hardware may truncate instead of rounding."""
     if dtype is not torch.float32:
         return 0.0
-    if device_type == "cuda":
-        return 2 * TFLOAT32.u if torch.backends.cuda.matmul.allow_tf32 else 0.0
-    precision = torch.backends.mkldnn.matmul.fp32_precision  # type: ignore[attr-defined]
-    if precision in ("none", "ieee"):
-        precision = {"medium": "bf16"}.get(torch.get_float32_matmul_precision(), "ieee")
-    return {"tf32": 2 * TFLOAT32.u, "bf16": 2 * BFLOAT16.u}.get(precision, 0.0)
+    backend = torch.backends.cuda if device_type == "cuda" else torch.backends.mkldnn
+    return {"tf32": 2 * TFLOAT32.u, "bf16": 2 * BFLOAT16.u}.get(fp32_precision(backend), 0.0)
+
+
+def split_rounding(dtype: torch.dtype, device_type: str) -> float:
+    """Roundings of ``|A||B|`` by partial sums kept in the format of the result; 0 on a CPU."""
+    if device_type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+        return 0.0
+    return SPLIT_ROUNDINGS * format_of(dtype).u
 
 
 def product_error(
@@ -57,9 +83,9 @@ def product_error(
     acc = accumulator_of(dtype)
     inputs = 2 * u_in + u_in * u_in
     order = (1 + u_in) ** 2 * gamma(k, acc.u)
-    own = format_of(dtype)
-    eta_in = own.tiny if own.emin == acc.emin and own.precision < acc.precision else 0.0
-    underflow = 2 * k * acc.eta + eta_in * (abs_a_sum + abs_b_sum)
+    flushed = dtype is torch.bfloat16 or u_in > 0.0
+    eta, eta_in = (acc.tiny, acc.tiny) if flushed else (acc.eta, 0.0)
+    underflow = 2 * k * eta + eta_in * (abs_a_sum + abs_b_sum)
     return np.asarray((inputs + order) * abs_product + underflow + own_rounding(k, abs_product))
 
 

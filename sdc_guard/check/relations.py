@@ -278,6 +278,12 @@ def _compile_flat(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axe
     return run, set(range(len(held)))
 
 
+def _negated(tensor: Tensor) -> Tensor:
+    image = bits.empty_image(tensor)
+    torch.neg(_distinct(tensor), out=_distinct(image))
+    return image
+
+
 def _compile_negate(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
     allowed = range(len(held)) if move.outputs is None else move.outputs
     covered = [i for i in allowed if held[i] is not None and held[i].is_floating_point()]
@@ -289,7 +295,7 @@ def _compile_negate(move: Move, call: BoundCall, held: Sequence[Tensor], axes: A
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
         base = call.replaced(**overrides) if overrides else call
         got = base.mapped(
-            lambda p, t: torch.neg(t, out=bits.empty_image(t)) if p[0] in negated else t
+            lambda p, t: _negated(t) if p[0] in negated else t
         ).run()
         return [Piece(i, got[i], held[i], None, negated=True) for i in covered]
 

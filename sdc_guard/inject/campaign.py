@@ -103,7 +103,7 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if is_left_to_a_subclass(types):
+        if types and is_left_to_a_subclass(types):
             return NotImplemented
         kwargs = kwargs or {}
         returned = func(*args, **kwargs)
@@ -167,6 +167,9 @@ def draw_transients(calls: Sequence[CallShape], num: int, seed: int) -> list[Tra
 def draw_repeated(calls: Sequence[CallShape], num: int, seed: int) -> list[RepeatedFlip]:
     """``num`` flips drawn as :func:`draw_transients` draws them, each repeated in every execution
     of that op whose result has that shape and dtype.
+
+    Enter it under a dispatch mode (a guard is one), as the recording did: without any, autograd
+    adds some gradients in place, by ``add_`` where ``add`` was recorded.
 
     Raises:
         UsageError: if no recorded call makes numbers on the CPU.

@@ -11,9 +11,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 def is_left_to_a_subclass(types: Any) -> bool:
     """True if a dispatch mode must answer NotImplemented: a subclass such as DTensor makes its own
-    calls on plain tensors, and those reach the mode again.  (Plain tensors are sometimes listed
-    too, as by ``detach`` under attention.)"""
-    return any(t is not torch.Tensor for t in types)
+    calls on plain tensors, and those reach the mode again.  (Plain tensors and parameters are
+    sometimes listed too, as by ``detach`` under attention.)"""
+    return any(t is not torch.Tensor and t is not torch.nn.Parameter for t in types)
 
 
 class UserCalls(TorchDispatchMode):
@@ -51,7 +51,7 @@ class UserCalls(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if is_left_to_a_subclass(types):
+        if types and is_left_to_a_subclass(types):
             return NotImplemented
         if func is not self.op:
             return func(*args, **(kwargs or {}))

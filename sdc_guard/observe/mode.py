@@ -197,7 +197,7 @@ class GuardMode(TorchDispatchMode):
                         return None
             if not form.overwrites:
                 return BoundCall(form, live), key, live
-            return self._imaged(BoundCall(form, live), tally), key, live
+            return self._imaged(BoundCall(form, live)), key, live
         except _TooLarge:
             tally.not_tested["memory budget"] += 1
         except Exception as error:
@@ -205,26 +205,31 @@ class GuardMode(TorchDispatchMode):
             self._on_error(f"while preparing {form.name}", error)
         return None
 
-    def _imaged(self, call: BoundCall, tally: Tally) -> BoundCall:
+    def _imaged(self, call: BoundCall) -> BoundCall:
         """Images of the overwritten operands and of every operand that shares memory with them."""
         form = call.form
-        written = [t for i in form.overwrites for t in flatten(call.args[i]) if t is not None]
-        ranges = [(t.data_ptr(), t.data_ptr() + bits.span(t) * t.element_size()) for t in written]
-        if sum(high - low for low, high in ranges) > self._memory_budget_bytes:
+        num_bytes = sum(bits.span(t) * t.element_size()
+                        for i in form.overwrites for t in flatten(call.args[i]) if t is not None)
+        if num_bytes > self._memory_budget_bytes:
             raise _TooLarge
-        single = len(ranges) == 1
+        if len(form.overwrites) == 1 and len(call.args) < 4 and isinstance(call.args[0], Tensor):
+            return self._imaged_alone(call)
+        return call.with_private_images()
 
-        def image(path: tuple[int, ...], tensor: Tensor) -> Tensor:
-            if path[0] in form.overwrites:
-                return bits.snapshot(tensor)
-            if single:
-                low, high = ranges[0]
-                address = tensor.data_ptr()
-                if address < high and address + bits.span(tensor) * tensor.element_size() > low:
-                    return bits.snapshot(tensor)
-            return tensor
-
-        return call.mapped(image)
+    @staticmethod
+    def _imaged_alone(call: BoundCall) -> BoundCall:
+        """The common in-place call on one tensor with at most two other operands, fast."""
+        (position,) = call.form.overwrites
+        target = call.args[position]
+        low, high = bits.address_range(target)
+        for i, other in enumerate(call.args):
+            if i != position and isinstance(other, Tensor):
+                start, stop = bits.address_range(other)
+                if start < high and stop > low:
+                    return call.with_private_images()
+        args = list(call.args)
+        args[position] = bits.snapshot(target)
+        return BoundCall(call.form, tuple(args))
 
     def _observe(
         self, entry: Entry, tally: Tally, call: BoundCall, key: Any, live: tuple[Any, ...],

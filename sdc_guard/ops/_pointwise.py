@@ -27,7 +27,7 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, Format, format_of, is_covered_float
 from sdc_guard.ops._axes import broadcast_axes
 from sdc_guard.ops._registry import HostCall, Reference, SamplesFn, checked, packet_name
-from sdc_guard.ops._samples import pointwise_samples
+from sdc_guard.ops._samples import FLOATS, pointwise_samples
 from sdc_guard.ops._symmetry import (
     OUTERMOST,
     RERUN,
@@ -85,6 +85,18 @@ def operand_dtype(call: BoundCall, *names: str) -> torch.dtype:
     for value in values[2:]:
         dtype = torch.promote_types(dtype, torch.result_type(tensors[0], value))
     return dtype
+
+
+def operand(call: HostCall, name: str, default: float = 1.0) -> Array:
+    """An operand's values; integer tensors rounded to the floating result's format first, as ATen
+    converts them."""
+    value = call.get(name)
+    values = call.number(name, default)
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        dtype = call.held[0].dtype
+        if is_covered_float(dtype):
+            return nearest(values, call.out_format())
+    return values
 
 
 def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:
@@ -233,6 +245,7 @@ def pointwise_symmetries(
     *,
     odd: tuple[str, ...] = (),
     tail_sensitive: bool = False,
+    layout_sensitive: bool = False,
 ) -> tuple[Symmetry, ...]:
     """Flat splits of dense operands of one layout, splits along the outermost axis else; a roll of
     the last axis for the lane where the op does not depend on the place; negation of ``odd``
@@ -240,13 +253,14 @@ def pointwise_symmetries(
     result = held[0]
     signed = odd_in(call, *odd)
     if result.numel() < 2:
-        if tail_sensitive:
+        # A tensor ``value`` (masked_fill, fill) may not get a dimension, so it cannot be doubled.
+        if tail_sensitive or isinstance(call.get("value"), Tensor):
             return (RERUN, *signed)
         return (double(), *signed)
     dense = one_layout(call, held)
     if tail_sensitive:
         threads = torch.get_num_threads()
-        if not dense:
+        if not dense or (layout_sensitive and not result.is_contiguous()):
             return (split(OUTERMOST, known=False), *signed, RERUN)
         if result.device.type != "cpu" or keeps_tails(result.numel(), threads):
             return (flat(), *signed)
@@ -271,6 +285,7 @@ def register_pointwise(
     *,
     odd: Odd = (),
     tail_sensitive: Sensitive = False,
+    layout_sensitive: bool = False,
     samples: SamplesFn | None = None,
     domain: str = "any",
     family: str = "pointwise",
@@ -281,7 +296,8 @@ def register_pointwise(
     def symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
         sensitive = tail_sensitive(call, held) if callable(tail_sensitive) else tail_sensitive
         names = odd(call) if callable(odd) else odd
-        return pointwise_symmetries(call, held, odd=names, tail_sensitive=sensitive)
+        return pointwise_symmetries(call, held, odd=names, tail_sensitive=sensitive,
+                                    layout_sensitive=layout_sensitive)
 
     for target in targets:
         checked(
@@ -301,11 +317,16 @@ def pointwise(
     tail_sensitive: Sensitive = False,
     domain: str = "any",
     extra: Callable[[HostCall], Array] | None = None,
+    integers: bool = False,
+    dtypes: tuple[torch.dtype, ...] | None = None,
+    **shape_of_samples: Any,
 ) -> Callable[[Formula], Formula]:
     """Register ops whose result is ``formula`` evaluated with one rounding per operation.
 
-    ``extra`` adds an absolute error that some kernel keeps for a stated reason.
+    ``extra`` adds an absolute error that some kernel keeps for a stated reason; the arguments after
+    it are those of :func:`sdc_guard.ops._samples.pointwise_samples`.
     """
+    drawn = dtypes or ((*FLOATS, torch.int64) if integers else FLOATS)
 
     def decorate(evaluate: Formula) -> Formula:
         def reference(call: HostCall) -> tuple[Reference | None, ...]:
@@ -330,8 +351,9 @@ def pointwise(
         reference.__module__ = evaluate.__module__
         for target in targets:
             FORMULAS[packet_name(target)] = evaluate
-        register_pointwise(targets, reference, odd=odd, tail_sensitive=tail_sensitive,
-                           domain=domain)
+            samples = pointwise_samples(target, domain, drawn, **shape_of_samples)
+            register_pointwise((target,), reference, odd=odd, tail_sensitive=tail_sensitive,
+                               samples=samples)
         return evaluate
 
     return decorate
@@ -342,6 +364,7 @@ def bounded(
     formula: str,
     odd: Odd = (),
     tail_sensitive: Sensitive = False,
+    layout_sensitive: bool = False,
     domain: str = "any",
 ) -> Callable[[Callable[[HostCall, Format], Computed]], Callable[[HostCall, Format], Computed]]:
     """Register ops with a bound of their own; the function gets the call and the format that the
@@ -360,7 +383,7 @@ def bounded(
         reference.__doc__ = evaluate.__doc__
         reference.__module__ = evaluate.__module__
         register_pointwise(targets, reference, odd=odd, tail_sensitive=tail_sensitive,
-                           domain=domain)
+                           layout_sensitive=layout_sensitive, domain=domain)
         return evaluate
 
     return decorate

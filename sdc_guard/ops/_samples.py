@@ -18,6 +18,7 @@ from sdc_guard.calls import form_of
 SampleList = list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+INTEGERS = (torch.int64, torch.bool)
 
 Layout = Callable[[Callable[..., Tensor]], Tensor]
 
@@ -72,7 +73,7 @@ def overloads_of(packet: Any) -> Iterator[Any]:
         for overload in found.overloads() if found is not None else ():
             op = getattr(found, overload)
             kinds = [str(a.type) for a in op._schema.arguments]
-            if any(k in ("Tensor", "Optional[Tensor]") for k in kinds) and not any(
+            if [str(r.type) for r in op._schema.returns] == ["Tensor"] and any(k in ("Tensor", "Optional[Tensor]") for k in kinds) and not any(
                 k in ("t", "List[t]") or k.startswith("Dict") for k in kinds
             ):
                 yield op
@@ -84,11 +85,13 @@ def pointwise_samples(
     dtypes: tuple[torch.dtype, ...] = FLOATS,
     scalars: dict[str, Any] | None = None,
     domains: dict[str, str] | None = None,
+    zero_dim: tuple[str, ...] = (),
+    in_place: bool = True,
 ) -> Callable[[torch.Generator, torch.dtype], SampleList]:
     """Samples of an elementwise packet.
 
     ``scalars`` gives values for arguments that are not tensors, ``domains`` other domains for single
-    arguments (``bool`` draws booleans).
+    arguments (``bool`` draws booleans), ``zero_dim`` names operands without dimensions.
     """
 
     def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
@@ -97,6 +100,7 @@ def pointwise_samples(
         return [
             sample
             for op in overloads_of(packet)
+            if in_place or not form_of(op).overwrites or form_of(op).is_out
             for layout in LAYOUTS
             if (sample := _call(op, layout, generator, dtype)) is not None
         ]
@@ -115,15 +119,19 @@ def pointwise_samples(
                 drawn = torch.bool if where == "bool" else dtype
                 draw = draw_values(generator, drawn, where)
                 shape = layout
-                if i and i not in form.overwrites and layout is LAYOUTS[2]:
+                backward = name != "grad_output" and "grad_output" in form.argument_names
+                wide = not backward and str(op._schema.arguments[0].type) == "Tensor"
+                if i and i not in form.overwrites and wide and layout is LAYOUTS[2]:
                     shape = BROADCAST
+                if name in zero_dim:
+                    shape = LAYOUTS[3]
                 value: Any = layout(draw) if form.is_out and i in form.overwrites else shape(draw)
             elif scalars and name in scalars:
                 value = scalars[name]
             elif argument.has_default_value():
                 continue
             elif kind == "number":
-                value = 0.75 if dtype.is_floating_point else 3
+                value = 0.75 if dtype.is_floating_point else (True if dtype is torch.bool else 3)
             elif kind == "bool":
                 value = False
             else:

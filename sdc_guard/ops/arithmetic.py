@@ -18,29 +18,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdc_guard.bounds.casts import nearest
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, is_covered_float
-from sdc_guard.ops._pointwise import Array, compute_format, pointwise, pointwise_symmetries
+from sdc_guard.ops._pointwise import (
+    Array,
+    compute_format,
+    operand,
+    pointwise,
+    pointwise_symmetries,
+)
 from sdc_guard.ops._registry import HostCall
 
 
 __all__ = ["compute_format", "pointwise", "pointwise_symmetries"]
 
 aten = torch.ops.aten
-
-
-def operand(call: HostCall, name: str, default: float = 1.0) -> Array:
-    """An operand's values; integer tensors rounded to the floating result's format first, as ATen
-    converts them."""
-    value = call.get(name)
-    values = call.number(name, default)
-    if isinstance(value, Tensor) and not value.is_floating_point():
-        dtype = call.held[0].dtype
-        if is_covered_float(dtype):
-            return nearest(values, call.out_format())
-    return values
 
 
 def _size(*terms: Array) -> Array:
@@ -54,16 +47,24 @@ def _is_scaled(call: BoundCall, *_: Any) -> bool:
     return half and call.get("alpha", 1) != 1
 
 
-def _scaled_term(scaled: str) -> Callable[[HostCall], Array]:
-    """Two roundings of ``alpha b`` to a half format, which the scalar tail makes."""
+def _half_terms(scaled: str) -> Callable[[HostCall], Array]:
+    """Half formats: a scalar operand is rounded to them (seen), and the scalar tail rounds ``alpha``
+    and ``alpha b``."""
 
     def extra(call: HostCall) -> Array:
-        if not is_covered_float(call.held[0].dtype):
-            return np.asarray(0.0)
+        error = np.asarray(0.0)
         out = call.out_format()
-        if out.precision >= FLOAT32.precision or call.get("alpha", 1) == 1:
-            return np.asarray(0.0)
-        return 2 * rounding(operand(call, scaled) * call.number("alpha"), out)
+        if out.precision >= FLOAT32.precision:
+            return error
+        alpha = call.number("alpha", 1)
+        for name in ("self", "other"):
+            value = call[name]
+            if not isinstance(value, Tensor) or value.dtype is not call.held[0].dtype:
+                factor = alpha if name == scaled else np.asarray(1.0)
+                error = error + rounding(call.number(name) * factor, out)
+        if alpha != 1:
+            error = error + 2 * rounding(operand(call, scaled) * alpha, out)
+        return error
 
     return extra
 
@@ -79,14 +80,14 @@ def _sum(call: HostCall, a: Array, b: Array) -> tuple[Array, Array, int]:
 
 
 @pointwise(aten.add, formula="rounding of a + b; of alpha b and a scalar too", odd=("self", "other"),
-           tail_sensitive=_is_scaled, extra=_scaled_term("other"))
+           tail_sensitive=_is_scaled, extra=_half_terms("other"), integers=True)
 def add(call: HostCall) -> tuple[Array, Array, int]:
     """``a + alpha b``."""
     return _sum(call, operand(call, "self"), operand(call, "other") * call.number("alpha", 1))
 
 
 @pointwise(aten.sub, formula="rounding of a - b; of alpha b and a scalar too", odd=("self", "other"),
-           tail_sensitive=_is_scaled, extra=_scaled_term("other"))
+           tail_sensitive=_is_scaled, extra=_half_terms("other"), integers=True)
 def sub(call: HostCall) -> tuple[Array, Array, int]:
     """``a - alpha b``."""
     a, b = operand(call, "self"), operand(call, "other") * call.number("alpha", 1)
@@ -94,35 +95,35 @@ def sub(call: HostCall) -> tuple[Array, Array, int]:
 
 
 @pointwise(aten.rsub, formula="rounding of b - a; of alpha a and a scalar too",
-           odd=("self", "other"), tail_sensitive=_is_scaled, extra=_scaled_term("self"))
+           odd=("self", "other"), tail_sensitive=_is_scaled, extra=_half_terms("self"), integers=True)
 def rsub(call: HostCall) -> tuple[Array, Array, int]:
     """``b - alpha a``."""
     a, b = operand(call, "self") * call.number("alpha", 1), operand(call, "other")
     return _sum(call, b, np.negative(a))
 
 
-@pointwise(aten.mul, formula="2 roundings: the product and a scalar's own", odd=("self",))
+@pointwise(aten.mul, formula="2 roundings: the product and a scalar's own", odd=("self",), integers=True)
 def mul(call: HostCall) -> tuple[Array, Array, int]:
     """``a b``."""
     product = operand(call, "self") * operand(call, "other")
     return product, np.abs(product), 2
 
 
-@pointwise(aten.neg, formula="exact", odd=("self",))
+@pointwise(aten.neg, formula="exact", odd=("self",), integers=True)
 def neg(call: HostCall) -> tuple[Array, Array, int]:
     """``-a``."""
     a = call.number("self")
     return -a, np.abs(a), 0
 
 
-@pointwise(aten.abs, formula="exact")
+@pointwise(aten.abs, formula="exact", integers=True)
 def abs_(call: HostCall) -> tuple[Array, Array, int]:
     """``|a|``."""
     a = np.abs(call.number("self"))
     return a, a, 0
 
 
-@pointwise(aten.sign, formula="exact", odd=("self",))
+@pointwise(aten.sign, formula="exact", odd=("self",), integers=True)
 def sign(call: HostCall) -> tuple[Array, Array, int]:
     """-1, 0 or 1; 0 for NaN, as ATen computes ``(0 < a) - (a < 0)``."""
     a = call.number("self")
@@ -173,14 +174,14 @@ def reciprocal(call: HostCall) -> tuple[Array, Array, int]:
     return inverse, np.abs(inverse), 2
 
 
-@pointwise(aten.maximum, formula="exact")
+@pointwise(aten.maximum, formula="exact", integers=True)
 def maximum(call: HostCall) -> tuple[Array, Array, int]:
     """The larger of two values, NaN if one is."""
     largest = np.maximum(operand(call, "self"), operand(call, "other"))
     return largest, np.abs(largest), 0
 
 
-@pointwise(aten.minimum, formula="exact")
+@pointwise(aten.minimum, formula="exact", integers=True)
 def minimum(call: HostCall) -> tuple[Array, Array, int]:
     """The smaller of two values, NaN if one is."""
     smallest = np.minimum(operand(call, "self"), operand(call, "other"))

@@ -38,17 +38,18 @@ def forward_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
     return Axes({(call.form.position("input"),): labels}, (labels,) * 3)
 
 
-def _longest(held: Tensor, labels: Labels) -> str | None:
-    sizes = {x: int(held.shape[d]) for d, x in enumerate(labels) if x != FIXED}
-    longest = max(sizes, key=lambda x: sizes[x], default=None)
-    return longest if longest is not None and sizes[longest] > 1 else None
+def _outermost(held: Tensor, labels: Labels) -> str | None:
+    """The first movable axis longer than 1.  No other will do for the backward: ATen reads mean and
+    rstd as if they were contiguous, and narrowed along a later axis they are not (wrong numbers,
+    without an error)."""
+    return next((x for d, x in enumerate(labels) if x != FIXED and held.shape[d] > 1), None)
 
 
 def forward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
     """Each row is computed by itself, so rows may be split and rolled.  Seen bit-exact on CPU in
     all four formats, 1 and 2 threads, for contiguous, transposed, sliced and expanded input, with
     and without weight and bias."""
-    axis = _longest(held[0], forward_axes(call, held).outputs[0])
+    axis = _outermost(held[0], forward_axes(call, held).outputs[0])
     return (split(axis), roll(axis)) if axis is not None else (RERUN,)
 
 
@@ -86,12 +87,12 @@ def backward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symm
     parameters = tuple(i for i in (1, 2) if call["output_mask"][i])
     moves: list[Move] = []
     if call["output_mask"][0]:
-        axis = _longest(held[0], axes.outputs[0])
+        axis = _outermost(held[0], axes.outputs[0])
         if axis is None:
             return (RERUN, negate("grad_out"))
         moves.append(Move("split", axis, outputs=(0,), overrides=_masked(call, 0)))
     if parameters:
-        axis = _longest(held[parameters[0]], axes.outputs[parameters[0]])
+        axis = _outermost(held[parameters[0]], axes.outputs[parameters[0]])
         if axis is None:
             return (RERUN, negate("grad_out"))
         moves.append(Move("roll", axis, outputs=parameters, overrides=_masked(call, 1, 2)))
@@ -263,16 +264,16 @@ def layer_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
         half = own.precision < FLOAT32.precision
         formats = ((own.u, own.eta) if half else (u, acc.eta), (u, acc.eta))
         if call["output_mask"][1]:
-            terms = grad * centred * rstd
+            terms = grad * (centred * rstd)
             proof, contract = (norms.weight_gradient_error(grad, x, mean, rstd, depth, v, eta)
                                for v, eta in formats)
             found[1] = (terms.sum(0), proof, contract, "(H + 4) u sum |dy| r (|x| + |m|)",
-                        _storable(np.abs(terms).sum(0), own))
+                        _storable(np.abs(terms).sum(0) + contract, own))
         if call["output_mask"][2]:
             proof, contract = (norms.bias_gradient_error(grad, depth, v, eta)
                                for v, eta in formats)
             found[2] = (grad.sum(0), proof, contract, "H u sum |dy|",
-                        _storable(np.abs(grad).sum(0), own))
+                        _storable(np.abs(grad).sum(0) + contract, own))
     return tuple(
         _reference(tensor, *found[i], acc) if i in found else None
         for i, tensor in enumerate(held)

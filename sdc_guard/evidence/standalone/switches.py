@@ -72,27 +72,31 @@ def numeric_flags() -> dict[str, Any]:
     return flags
 
 
-@contextlib.contextmanager
-def settings(flags: dict[str, Any], num_threads: int) -> Iterator[None]:
-    """Set the flags that differ and the thread count (0: leave it); put all back at the end."""
-    threads_before = torch.get_num_threads()
-    changed = []
-    table = _flag_table()
+def _set_flags(wanted: dict[str, Any]) -> None:
+    """Set the flags that differ, in the table's order: setting one may change a later one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name, value in flags.items():
-            here = numeric_flags().get(name, value)
-            if name in table and here != value:
-                table[name][1](value)
-                changed.append((name, here))
+        for name, (get, put) in _flag_table().items():
+            if name in wanted:
+                try:
+                    here = get()
+                except Exception:  # mixed old and new precision calls make it raise
+                    here = None
+                if here != wanted[name]:
+                    put(wanted[name])
+
+
+@contextlib.contextmanager
+def settings(flags: dict[str, Any], num_threads: int) -> Iterator[None]:
+    """Set the flags that differ and the thread count (0: leave it), without autograd and autocast,
+    which act above the recorded call; put all back at the end."""
+    flags_before, threads_before = numeric_flags(), torch.get_num_threads()
+    try:
+        _set_flags(flags)
         if num_threads:
             torch.set_num_threads(num_threads)
-    try:
-        with torch.no_grad():
+        with torch.no_grad(), torch._C._DisableAutocast():
             yield
     finally:
         torch.set_num_threads(threads_before)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            for name, value in reversed(changed):
-                table[name][1](value)
+        _set_flags(flags_before)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdc_guard.calls import BoundCall
 from sdc_guard.errors import BundleError, UsageError
@@ -79,14 +80,14 @@ def test_a_large_call_is_narrowed_if_that_is_given_else_only_described(tmp_path:
     held = results_of(small)
     writer = BundleWriter(tmp_path, max_bundle_bytes=4000)
     narrowed = write(writer, large, reduced=(small, held, held))
-    assert narrowed.note.startswith("reduced: the whole call needs 96128 bytes, limit 4000")
+    assert narrowed.note.startswith("reduced: the whole call needs 128128 bytes, limit 4000")
     bundle = read_bundle(narrowed.bundle)
     assert bundle.is_reduced
     assert bundle.call.args[0].shape == (2, 8)
     assert replay(bundle, num_runs=1).reproduces == "held"
 
     plain = write(writer, large)
-    assert plain.note == "stats only: the whole call needs 96128 bytes, limit 4000"
+    assert plain.note == "stats only: the whole call needs 128128 bytes, limit 4000"
     assert not read_bundle(plain.bundle).has_call
     still = write(writer, large, reduced=(mm(1000), held, held))
     assert "narrowed it still needs" in still.note
@@ -163,7 +164,8 @@ UNSTORABLE: dict[str, Callable[[], BoundCall]] = {
     "Labelled": lambda: bound_call(aten.neg.default, torch.ones(3).as_subclass(_Labelled)),
     "torch.sparse_coo": lambda: bound_call(aten.neg.default, torch.eye(3).to_sparse()),
     "meta device": lambda: bound_call(aten.neg.default, torch.empty(3, device="meta")),
-    "lazy conjugate": lambda: bound_call(aten.neg.default, torch.ones(3, dtype=torch.cfloat).conj()),
+    "lazy conjugate": lambda: bound_call(aten.neg.default,
+                                         torch.ones(3, dtype=torch.cfloat).conj()),
     "Generator": lambda: bound_call(aten.bernoulli.p, torch.ones(3), 0.5,
                                     generator=torch.Generator()),
 }
@@ -248,8 +250,7 @@ def test_every_damaged_byte_is_noticed_or_harmless(bundle_path: Path) -> None:
         bundle_path.write_bytes(bytes(broken))
         try:
             read = read_bundle(bundle_path)
-        except BundleError as error:
-            assert str(bundle_path) in str(error)
+        except BundleError:
             noticed += 1
         else:
             assert read.contents == reference.contents
@@ -328,23 +329,21 @@ def test_registered_operators_resolve() -> None:
         assert found is torch.ops.sdc_test_bundle.twice.default
 
 
-def _entry(manifest: dict[str, Any]) -> dict[str, Any]:
-    return dict(manifest["operands"]["tensors"][0])
-
-
 @pytest.mark.parametrize(
-    ("field", "value"),
-    [("shape", [4, 800]), ("stride", [80, 1]), ("offset_bytes", 4), ("offset_bytes", -4),
-     ("stride", [-8, 1]), ("dtype", "float64"), ("dtype", "__class__"), ("region", 9),
-     ("shape", [4, -8]), ("shape", "x"), ("device", "warp")],
+    ("field", "value", "reason"),
+    [("shape", [4, 800], "ends at byte"), ("stride", [80, 1], "ends at byte"),
+     ("offset_bytes", 4, "ends at byte"), ("offset_bytes", -4, "ends at byte"),
+     ("stride", [-8, 1], "ends at byte"), ("dtype", "float64", "ends at byte"),
+     ("shape", [4, -8], "ends at byte"), ("dtype", "__class__", "malformed"),
+     ("region", 9, "malformed"), ("shape", "x", "malformed"), ("device", "warp", "malformed")],
 )
 def test_a_forged_layout_never_reads_outside_its_bytes(
-    field: str, value: Any, bundle_path: Path
+    field: str, value: Any, reason: str, bundle_path: Path
 ) -> None:
     def forge(manifest: dict[str, Any], _: dict[str, bytes]) -> None:
         manifest["operands"]["tensors"][0][field] = value
 
-    with pytest.raises(BundleError):
+    with pytest.raises(BundleError, match=reason):
         read_bundle(rewritten(bundle_path, forge)).fresh_call()
 
 
@@ -376,3 +375,23 @@ def test_writing_changes_nothing_in_the_process(tmp_path: Path) -> None:
     write(BundleWriter(tmp_path), call)
     assert torch.equal(rng, torch.get_rng_state())
     assert all(torch.equal(a, t) for a, (_, t) in zip(before, call.tensors(), strict=True))
+
+
+def test_writing_calls_no_operator(tmp_path: Path) -> None:
+    """So it neither shows up in a dispatch mode nor trusts a kernel that is under test."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+                               ) -> Any:
+            seen.append(str(func))
+            return func(*args, **(kwargs or {}))
+
+    for name, make in CALLS.items():
+        call = make()
+        held = results_of(make())
+        finding = finding_for(call)
+        with Watch():
+            evidence = BundleWriter(tmp_path).write(call, held, held, finding, name)
+        assert evidence.bundle
+    assert seen == []

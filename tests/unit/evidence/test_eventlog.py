@@ -85,15 +85,15 @@ while True:
     print(n, flush=True)
     n += 1
 """
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
-                               env=ENVIRONMENT)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if int(line) >= 200:
-            os.kill(process.pid, signal.SIGKILL)
-            break
-    confirmed = 200 + len(process.stdout.read().split())
-    assert process.wait(timeout=60) == -signal.SIGKILL
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True,
+                          env=ENVIRONMENT) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 200:
+                os.kill(process.pid, signal.SIGKILL)
+                break
+        confirmed = 200 + len(process.stdout.read().split())
+    assert process.returncode == -signal.SIGKILL
     numbers = [e["n"] for e in read_events(tmp_path / "events.rank0.jsonl")
                if e["kind"] == "finding"]
     assert numbers == list(range(len(numbers)))

@@ -17,6 +17,7 @@ from sdc_guard.bits import snapshot
 from sdc_guard.cli.replay import command
 from sdc_guard.errors import BundleError, UsageError
 from sdc_guard.evidence import BundleWriter, read_bundle, replay
+from sdc_guard.evidence.standalone import script
 from sdc_guard.evidence.standalone.switches import numeric_flags
 from sdc_guard.inject.override import KernelOverride
 from sdc_guard.records import Bound
@@ -159,6 +160,16 @@ def test_flushing_of_subnormals_is_recorded_and_set(tmp_path: Path) -> None:
     assert results_of(call)[0].tolist() == kept[0].tolist()
 
 
+def test_autocast_and_autograd_around_a_replay_do_not_touch_the_call(tmp_path: Path) -> None:
+    torch.manual_seed(9)
+    call = bound_call(aten.mm.default, torch.randn(16, 16), torch.randn(16, 16))
+    bundle = BundleWriter(tmp_path).write(
+        call, results_of(call), (None,), finding_for(call), "s").bundle
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert results_of(call)[0].dtype is torch.bfloat16
+        assert replay(read_bundle(bundle), num_runs=1).reproduces == "held"
+
+
 @pytest.mark.parametrize("wrong", [{"num_runs": 0}, {"num_threads": 0}])
 def test_counts_below_one_are_refused(faulty_sum: Path, wrong: dict[str, int]) -> None:
     with pytest.raises(UsageError, match="=0: give 1 or more"):
@@ -180,7 +191,7 @@ def test_stats_only_bundles_have_nothing_to_replay(tmp_path: Path) -> None:
     writer = BundleWriter(tmp_path, level="stats")
     bundle = read_bundle(
         writer.write(call, results_of(call), (None,), finding_for(call), "s").bundle)
-    with pytest.raises(BundleError, match="no call to repeat.*level is stats"):
+    with pytest.raises(BundleError, match=r"no call to repeat.*level is stats"):
         replay(bundle)
     outcome = CliRunner().invoke(command, [str(bundle.path)])
     assert outcome.exit_code == 5
@@ -281,24 +292,35 @@ for bundle in {others!r}:
     assert alone.stdout.count("run 1: held") == len(CALLS)
 
 
-def test_the_script_says_what_it_cannot_do(tmp_path: Path) -> None:
+def test_the_script_says_what_it_cannot_do(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     call = CALLS["fp32 mm"]()
+    finding = finding_for(call)
     stats = BundleWriter(tmp_path, level="stats").write(
-        call, results_of(call), (None,), finding_for(call), "s")
-    assert run_alone([stats.bundle]).returncode == 5
-    whole = BundleWriter(tmp_path).write(
-        call, results_of(call), (None,), finding_for(call), "s").bundle
-    other = run_alone([whole, "--runs", "1"], BREAK_SUM.replace("sum.dim_IntList", "mm"))
-    assert other.returncode == 3, other.stderr
+        call, results_of(call), (None,), finding, "s").bundle
+    whole = BundleWriter(tmp_path).write(call, results_of(call), (None,), finding, "s").bundle
+    assert script.main([stats]) == 5
+    assert "evidence level is stats" in capsys.readouterr().out
+    with KernelOverride(aten.mm.default, add_one_to_the_first):
+        assert script.main([whole, "--runs", "1"]) == 3
+    assert "1 from the held result differ" in capsys.readouterr().out
+
+    def fail(call: object, results: tuple[Tensor, ...]) -> None:
+        raise RuntimeError("device lost")
+
+    with KernelOverride(aten.mm.default, fail):
+        assert script.main([whole]) == 3
+    assert "device lost" in capsys.readouterr().out
+    assert script.main([whole, "--device", "warp"]) == 4
+    assert "warp" in capsys.readouterr().err
     damaged = tmp_path / "damaged.sdcz"
     damaged.write_bytes(Path(whole).read_bytes()[:-40])
+    assert script.main([str(damaged)]) == 2
+    assert "damaged or truncated" in capsys.readouterr().err
     with zipfile.ZipFile(whole) as archive:
         archive.extract("replay.py", tmp_path)
-        archive.extractall(tmp_path / "unpacked")
     assert run_alone([str(tmp_path / "replay.py"), str(damaged)]).returncode == 2
-    refused = run_alone([str(tmp_path / "unpacked" / "replay.py"), str(damaged)])
-    assert refused.returncode == 2
-    assert "damaged or truncated" in refused.stderr
 
 
 def test_an_operand_aliased_by_out_replays_as_the_aliased_call(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ import torch
 
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.campaign import draw_repeated, draw_transients, makes_numbers, record_calls
+from sdc_guard.inject.faults import RepeatedFlip
 from tests.unit.inject.test_faults import Replaying
 from tests.unit.inject.tiny_gpt import make_step
 
@@ -160,7 +161,7 @@ def test_each_drawn_repeated_flip_fires_in_every_execution_of_its_shape() -> Non
         )
         step, _ = make_step(autocast=True)
         step()
-        with fault:
+        with Replaying(), fault:
             try:
                 step()
             except IndexError:
@@ -168,6 +169,23 @@ def test_each_drawn_repeated_flip_fires_in_every_execution_of_its_shape() -> Non
                 continue
         assert len(fault.injected) >= same >= 1
         assert {f.flat_index for f in fault.injected} == {fault.flat_index}
+
+
+def test_gradients_are_added_in_place_only_where_no_mode_is_on() -> None:
+    """Why a repeated fault wants a mode: the same step calls other overloads without one."""
+
+    def executions(op: Any, *, mode: bool) -> int:
+        step, _ = make_step()
+        step()
+        fault = RepeatedFlip(op, (3, 6, 16), from_call=10**9)
+        with Replaying() if mode else nullcontext(), fault:
+            step()
+        return fault.num_calls
+
+    adds, in_place = aten.add.Tensor, aten.add_.Tensor
+    moved = executions(adds, mode=True) - executions(adds, mode=False)
+    assert moved > 0
+    assert executions(in_place, mode=False) - executions(in_place, mode=True) == moved
 
 
 def test_nothing_to_draw_from_is_an_error() -> None:

@@ -1,0 +1,86 @@
+"""``beta C0 + alpha A B`` (the linear layer with a bias), and with an activation on top."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from sdc_guard.formats import is_covered_float
+from sdc_guard.ops._registry import HostCall, Reference, checked
+from sdc_guard.ops.mm import (
+    Call,
+    affine_reference,
+    checksums,
+    exact_integers,
+    factor,
+    judged,
+    product_flops,
+    product_symmetries,
+)
+
+aten = torch.ops.aten
+
+
+def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    if dtype.is_complex or dtype is torch.bool:
+        return []
+    a, b = factor(generator, dtype, 33, 48), factor(generator, dtype, 48, 40, transposed=True)
+    bias, full = factor(generator, dtype, 40), factor(generator, dtype, 33, 40)
+    scale = {"beta": 3, "alpha": -2}
+    return [
+        (aten.addmm.default, (bias, a, b), {}),
+        (aten.addmm.default, (full, a, b), scale),
+        (aten.addmm.default, (factor(generator, dtype, 33, 1), a, b), {"beta": 0}),
+        (aten.addmm_.default, (full.clone(), a, b), {}),
+        (aten.addmm.out, (bias, a, b), {"out": torch.empty(33, 40, dtype=dtype)}),
+    ]
+
+
+def activation_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    if not is_covered_float(dtype):
+        return []
+    a, b = factor(generator, dtype, 33, 48), factor(generator, dtype, 48, 40)
+    return [(aten._addmm_activation.default, (factor(generator, dtype, 40), a, b), {})]
+
+
+@checked(
+    aten.addmm,
+    family="product",
+    operands=("m n", "m k", "k n"),
+    outputs=("m n",),
+    symmetries=product_symmetries,
+    flops=product_flops,
+    window=("m", "n"),
+    checksum=lambda call: checksums(
+        call, call.array("mat1"), call.array("mat2"), call.array("self")),
+    samples=samples,
+)
+def addmm(call: HostCall) -> tuple[Reference | None, ...]:
+    """|C - beta C0 - alpha A B| <= gamma_{k+5} (|alpha| |A||B| + |beta C0|) + rounding(C)."""
+    a, b = call.array("mat1"), call.array("mat2")
+    if not call.held[0].is_floating_point():
+        product = int(call["alpha"]) * (a.astype(np.int64) @ b.astype(np.int64))
+        return exact_integers(call, int(call["beta"]) * call.array("self").astype(np.int64)
+                              + product)
+    if not is_covered_float(call.held[0].dtype):
+        return (None,)
+    return judged(call, *affine_reference(call, call.array("self"), a, b))
+
+
+@checked(
+    aten._addmm_activation,
+    family="product",
+    operands=("m n", "m k", "k n"),
+    outputs=("m n",),
+    symmetries=lambda call, held: product_symmetries(call, held)[:2],
+    flops=product_flops,
+    window=("m", "n"),
+    samples=activation_samples,
+)
+def addmm_activation(call: HostCall) -> tuple[Reference | None, ...]:
+    """``max(0, beta C0 + alpha A B)``, which moves two numbers no further apart.  With GELU it is
+    judged by replay alone: CUDA's fused epilogue computes the tanh form, the CPU the exact one."""
+    if call["use_gelu"] or not is_covered_float(call.held[0].dtype):
+        return (None,)
+    found = affine_reference(call, call.array("self"), call.array("mat1"), call.array("mat2"))
+    return judged(call, np.maximum(found[0], 0.0), *found[1:])
