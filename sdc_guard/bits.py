@@ -154,7 +154,7 @@ def raw(tensor: Tensor) -> NDArray[Any]:
     dtype = _UINT_BY_SIZE[itemsize]
     if num_bytes == 0:
         return np.empty(tuple(tensor.shape), dtype=dtype)
-    memory = (ctypes.c_char * num_bytes).from_address(tensor.data_ptr())
+    memory: Any = (ctypes.c_char * num_bytes).from_address(tensor.data_ptr())
     strides = tuple(s * itemsize for s in tensor.stride())
     return np.ndarray(tuple(tensor.shape), dtype=dtype, buffer=memory, strides=strides)
 

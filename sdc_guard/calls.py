@@ -42,6 +42,7 @@ class OpForm:
     is_out: bool
     functional: Any
     functional_positions: tuple[int, ...]
+    all_positions: tuple[int, ...]
     seeded: bool
 
     def position(self, argument: str) -> int:
@@ -96,6 +97,7 @@ def form_of(op: Any) -> OpForm:
         is_out=is_out,
         functional=functional,
         functional_positions=positions,
+        all_positions=tuple(range(len(names))),
         seeded=torch.Tag.nondeterministic_seeded in op.tags,
     )
 
@@ -171,7 +173,7 @@ class BoundCall:
                 ]
         return BoundCall(self.form, tuple(args))
 
-    def replaced(self, **arguments: Any) -> BoundCall:
+    def replaced(self, /, **arguments: Any) -> BoundCall:
         """The same call with the named arguments replaced."""
         args = list(self.args)
         for name, value in arguments.items():
@@ -180,15 +182,24 @@ class BoundCall:
 
     def run(self) -> tuple[Tensor, ...]:
         """Make the call on these operands without changing them; returns the flat results."""
-        form = self.form
+        form, args = self.form, self.args
         if not form.overwrites:
-            return tuple(flatten(form.call(self.args)))
+            returned = form.call(args)
+            return (returned,) if isinstance(returned, Tensor) else tuple(flatten(returned))
         if form.functional is not None:
             target = form_of(form.functional)
-            results = flatten(target.call(tuple(self.args[i] for i in form.functional_positions)))
-            if all(r.dtype is w.dtype
-                   for r, w in zip(results, self._written(self.args), strict=False)):
-                return tuple(results)
+            returned = target.call(
+                args if form.functional_positions == form.all_positions
+                else tuple(args[i] for i in form.functional_positions))
+            if isinstance(returned, Tensor):
+                written = args[form.overwrites[0]]
+                if isinstance(written, Tensor) and returned.dtype is written.dtype:
+                    return (returned,)
+            else:
+                results = flatten(returned)
+                if all(r.dtype is w.dtype
+                       for r, w in zip(results, self._written(args), strict=False)):
+                    return tuple(results)
         if form.is_out:
             fresh = {form.argument_names[i]: torch.empty_like(self.args[i][:0]) if self.args[i].dim()
                      else torch.empty_like(self.args[i]) for i in form.overwrites}
@@ -224,6 +235,11 @@ class BoundCall:
 
     def results(self, args: tuple[Any, ...], returned: Any) -> tuple[Tensor, ...]:
         """Flat results of a call made with ``args``: overwritten operands, then new tensors."""
+        overwrites = self.form.overwrites
+        if isinstance(returned, Tensor) and (
+            not overwrites or (len(overwrites) == 1 and args[overwrites[0]] is returned)
+        ):
+            return (returned,)
         written = self._written(args)
         seen = {id(t) for t in written}
         return (*written, *(t for t in flatten(returned) if id(t) not in seen))

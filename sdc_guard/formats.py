@@ -49,7 +49,8 @@ class Format:
         """
         magnitude = np.abs(np.nan_to_num(value, nan=self.max, posinf=self.max, neginf=self.max))
         _, exponent = np.frexp(np.clip(magnitude, self.tiny, self.max))
-        return np.ldexp(1.0, np.maximum(exponent - self.precision, self.emin - self.precision + 1))
+        smallest = self.emin - self.precision + 1
+        return np.asarray(np.ldexp(1.0, np.maximum(exponent - self.precision, smallest)))
 
 
 FLOAT64 = Format("float64", 53, -1022, 1023)

@@ -7,6 +7,7 @@ All numerical work is in the rooms below; here is the policy.
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import warnings
@@ -14,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from weakref import WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
@@ -26,10 +28,11 @@ from sdc_guard.evidence.environment import collect_environment
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.gate import Gate, GateCalls
 from sdc_guard.limits import default_memory_budget_bytes, parse_memory_budget
-from sdc_guard.observe import compiled, stack
+from sdc_guard.observe.compiled import CompiledRegions, num_threads
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.observe.provenance import Provenance
 from sdc_guard.observe.sampling import Scheduler, parse_budget
+from sdc_guard.observe.stack import install, remove
 from sdc_guard.pipeline import Pipeline
 from sdc_guard.records import Coverage, Finding, Verdict
 
@@ -39,11 +42,23 @@ POLICIES = ("record", "warn", "raise", "skip")
 OnFinding = str | Callable[[Finding], object]
 
 _active = threading.local()
+_attached: WeakSet[Guard] = WeakSet()
 
 
 def active_guard() -> Guard | None:
     """The guard that is active on this thread, or None."""
     return getattr(_active, "guard", None)
+
+
+def _rest_in_child() -> None:
+    """A forked process (a DataLoader worker) inherits the mode but not the job: the guard lets every
+    call through there and writes nothing to the parent's log."""
+    for guard in list(_attached):
+        guard.leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_rest_in_child)
 
 
 class Guard:
@@ -105,11 +120,11 @@ class Guard:
             dead)
         self._mode = GuardMode(
             self._scheduler, self._provenance, self._pipeline.check, self._settle,
-            self._pipeline.cost_of_site, self._pipeline.on_error, self.memory_budget_bytes)
+            self._pipeline.cost_of_site, self._pipeline.is_known_site, self._pipeline.on_error, self.memory_budget_bytes)
         optimizers = (() if optimizer is None else
                       (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer))
         self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
-        self._compiled = compiled.CompiledRegions()
+        self._compiled = CompiledRegions()
         self._corrupt: list[Finding] = []
         self._stepped = False
         self._steps_skipped = 0
@@ -185,25 +200,32 @@ class Guard:
     def attach(self) -> None:
         """Start watching on this thread until :meth:`detach`."""
         _active.guard = self
+        _attached.add(self)
         self._mode.active = True
-        self._mode.num_threads = compiled.num_threads()
+        self._mode.num_threads = num_threads()
         self._mode.rearm(self._new_step)
         self._gate.open()
         self._compiled.open()
         self._scheduler.start()
         self._step_started_s = time.perf_counter()
-        stack.install(self._mode)
+        install(self._mode)
 
     def detach(self) -> None:
         """Stop watching, leave nothing on the thread, and write the summary to the event log."""
-        stack.remove(self._mode)
+        remove(self._mode)
         self._mode.active = False
         self._scheduler.stop()
         self._gate.close()
         self._compiled.close()
+        _attached.discard(self)
         if active_guard() is self:
             _active.guard = None
         self._events.write("summary", coverage=self.coverage, findings=len(self.findings))
+
+    def leave_to_parent(self) -> None:
+        """Let every call through in this forked child; the parent goes on guarding."""
+        self._mode.active = False
+        self._events.close()
 
     def _settle(self) -> None:
         """Apply the policy to new findings; runs outside of the guard's own error handling."""
@@ -261,14 +283,14 @@ class Guard:
         self._spent_before_s = self._scheduler.spent_s
         self._inside_watched = watched
         if not watched:
-            stack.remove(self._mode)
+            remove(self._mode)
 
     def _leaving(self) -> None:
         self._provenance.in_optimizer = False
         if self._inside_watched:
             self._inside_s = max(self._scheduler.spent_s - self._spent_before_s, 1e-6)
         if self._watching:
-            stack.install(self._mode)
+            install(self._mode)
 
     def _rejected(self, where: str) -> None:
         found = list(self._corrupt)
@@ -304,9 +326,9 @@ class Guard:
             scheduler.retune(self._mode.tallies.values(), scheduler.duty)
         self._watching = scheduler.draw_duty()
         if self._watching:
-            stack.install(self._mode)
+            install(self._mode)
         else:
-            stack.remove(self._mode)
+            remove(self._mode)
 
     def _report_unseen(self, optimizer: Optimizer) -> None:
         """Say it when a step came without any op that we saw: another thread computed it."""

@@ -84,6 +84,10 @@ class Pipeline:
         plan = self._plans.get(key)
         return plan.cost_s if plan is not None else 0.0
 
+    def is_known_site(self, key: Any) -> bool:
+        """True if the site has a plan: its operands were looked at before."""
+        return key in self._plans
+
     def on_error(self, where: str, error: BaseException) -> None:
         """Record a failure of the guard's own work; training goes on."""
         self.guard_errors += 1
@@ -115,7 +119,8 @@ class Pipeline:
             tally.calls_checked += 1
             tally.elements_checked += plan.elements
             tally.flops_checked += plan.flops
-            tally.witnesses.update(witnesses)
+            for witness in witnesses:
+                tally.witnesses[witness] += 1
         else:
             tally.not_tested["no witness applies"] += 1
         spent_s = time.perf_counter() - started_s
@@ -223,7 +228,7 @@ class Pipeline:
         call, held = observation.call, observation.held
         jury: list[tuple[str, Callable[[], Results]]] = []
         for visit in (plan.visits + 1, plan.visits + 2):
-            for other in plan.relations:
+            for other in dict.fromkeys(plan.relations):
                 if other.refused or (other is relation and visit == plan.visits):
                     continue
                 jury.append((f"{other.name} #{visit}", _recomputation(other, call, held, visit)))

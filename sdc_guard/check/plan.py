@@ -67,11 +67,11 @@ def make_plan(spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
     """Compile the symmetries of an op for the operands at hand."""
     axes = spec.axes(call, held)
     symmetries = spec.symmetries(call, held) if callable(spec.symmetries) else spec.symmetries
-    compiled = [
-        relation
-        for symmetry in symmetries
-        if (relation := compile_symmetry(symmetry, call, held, axes)) is not None
-    ]
+    by_name: dict[str, Relation | None] = {}
+    for symmetry in symmetries:
+        if symmetry.name not in by_name:
+            by_name[symmetry.name] = compile_symmetry(symmetry, call, held, axes)
+    compiled = [r for s in symmetries if (r := by_name[s.name]) is not None]
     rerun = compile_symmetry(RERUN, call, held, axes)
     assert rerun is not None
     return Plan(

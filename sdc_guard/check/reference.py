@@ -8,6 +8,7 @@ in one pass over its operands.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,7 +73,9 @@ def _judge(
             if found is None:
                 continue
             wrong, exceeds = found
-            limit = expectation.proof if exceeds == "proof" else expectation.contract
+            limit = expectation.contract
+            if exceeds == "proof" and expectation.proof is not None:
+                limit = expectation.proof
             yield _suspicion(held[i], plan.axes.outputs[i], i, window, witness, expectation,
                              wrong, exceeds, limit)
 
@@ -114,7 +117,7 @@ def _suspicion(
     expectation: Reference,
     wrong: NDArray[np.bool_],
     exceeds: str,
-    limit: NDArray[np.float64] | float,
+    limit: NDArray[Any] | float,
 ) -> Suspicion:
     shape = tuple(held.shape)
     where: tuple[slice, ...] = tuple(slice(None) for _ in shape)

@@ -65,7 +65,7 @@ Pieces = list[Piece]
 Runner = Callable[[BoundCall, Sequence[Tensor], int], Pieces]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Relation:
     """A symmetry at one site and what has been learned about it here.
 
@@ -190,9 +190,11 @@ def _compile_split(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Ax
         base = call.replaced(**overrides) if overrides else call
         cut = cuts[visit % 2]
         for start, length in ((cut, size - cut), (0, cut)):
-            part = base.mapped(
-                lambda p, t, s=start, n=length: t.narrow(dims[p], s, n) if p in dims else t
-            ).run()
+
+            def narrowed(path: Path, tensor: Tensor, s: int = start, n: int = length) -> Tensor:
+                return tensor.narrow(dims[path], s, n) if path in dims else tensor
+
+            part = base.mapped(narrowed).run()
             pieces += [
                 Piece(i, part[i], held[i].narrow(dim, start, length), (dim, start, length))
                 for i, dim in covered.items()
@@ -259,15 +261,19 @@ def _compile_flat(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axe
     if not moved:
         return None
     cuts = _cuts(size, FLAT_MULTIPLE)
+    if any(len(path) > 1 for path in moved):
+        return None
+    positions = tuple(path[0] for path in moved)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
         pieces: Pieces = []
         cut = cuts[visit % 2]
+        args = list(call.args)
+        operands = [(i, call.args[i], call.args[i].storage_offset()) for i in positions]
         for start, length in ((cut, size - cut), (0, cut)):
-            part = call.mapped(
-                lambda p, t, s=start, n=length: t.as_strided((n,), (1,), t.storage_offset() + s)
-                if p in moved else t
-            ).run()
+            for i, tensor, offset in operands:
+                args[i] = tensor.as_strided((length,), (1,), offset + start)
+            part = BoundCall(call.form, tuple(args)).run()
             pieces += [
                 Piece(i, got, h.as_strided((length,), (1,), h.storage_offset() + start),
                       (-1, start, length))

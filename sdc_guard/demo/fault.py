@@ -4,8 +4,7 @@ The kernel of ``aten::sum.dim_IntList`` on the CPU is replaced through ``torch.l
 vendor's or a team's own kernel would replace it.  Nearly always it is the kernel that it replaced.
 Where the data leads it onto a rare path, it loses the offset of every tile but the first along the
 summed dimension: it reads the first :data:`TILE` elements again and again, inside the input's own
-memory.  ``sum()`` of a whole tensor, ``mean`` and ``out=`` forms have kernels of their own and stay
-right.
+memory.  ``sum()`` of a whole tensor, ``mean`` and ``out=`` forms stay right.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from torch import Tensor
 from sdc_guard.bits import span
 
 FAULTY_OP = "aten.sum.dim_IntList"
+FAULTY_PACKET = "aten.sum"
 TILE = 16
 """Elements along the summed dimension that the rare path reads, again and again."""
 RARITY = 250

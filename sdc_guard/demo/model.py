@@ -1,7 +1,7 @@
 """A small GPT over bytes, written the way a training team writes one.
 
 Pre-norm blocks with causal attention, learned positions, biases everywhere but in the head, and a
-loss with two habits of large runs: blanks weigh less than other bytes, and a z-loss keeps the
+loss with habits of large runs: blanks weigh less than other bytes, and a z-loss keeps the
 softmax normaliser near one.  The normaliser is therefore summed by hand.
 """
 
@@ -38,8 +38,10 @@ class GptConfig:
 
 
 EMBEDDING_STD = 0.1
+SEQUENCES_AT_A_TIME = 4
 
 CONFIGS = {
+    "quick": GptConfig(width=64, num_layers=2, num_heads=2, context=64, batch_size=16),
     "tiny": GptConfig(width=32, num_layers=2, num_heads=2, context=32, batch_size=4),
     "demo": GptConfig(width=192, num_layers=4, num_heads=6, context=64, batch_size=16),
 }
@@ -101,7 +103,7 @@ class Objective(nn.Module):
         self.z_loss = config.z_loss
 
     def forward(self, logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
-        """Mean over the sequences of the weighted mean over each sequence, in nats."""
+        """The weighted mean over each sequence in nats, [B]."""
         logits_BTV = logits_BTV.float()
         shifted_BTV = logits_BTV - logits_BTV.detach().amax(dim=-1, keepdim=True)
         log_z_BT = torch.sum(torch.exp(shifted_BTV), dim=-1).log()
@@ -111,8 +113,7 @@ class Objective(nn.Module):
         ).view_as(targets_BT)
         loss_BT = nll_BT + self.z_loss * log_z_BT.square()
         weight_BT = torch.where(targets_BT == ord(" "), self.blank_weight, 1.0)
-        loss_B = torch.sum(loss_BT * weight_BT, dim=-1) / torch.sum(weight_BT, dim=-1)
-        return loss_B.mean()
+        return torch.sum(loss_BT * weight_BT, dim=-1) / torch.sum(weight_BT, dim=-1)
 
 
 class Gpt(nn.Module):
@@ -140,13 +141,26 @@ class Gpt(nn.Module):
                 for weight in (block.attention.proj.weight, block.mlp.down.weight):
                     weight /= (2 * len(self.blocks)) ** 0.5
 
-    def logits(self, tokens_BT: Tensor) -> Tensor:
-        """Logits of the next byte, [B, T, 256]."""
+    def hidden(self, tokens_BT: Tensor) -> Tensor:
+        """What the head reads, [B, T, D]."""
         x_BTD = self.tokens(tokens_BT) + self.positions[: tokens_BT.shape[1]]
         for block in self.blocks:
             x_BTD = block(x_BTD)
-        return self.head(self.norm(x_BTD))  # type: ignore[no-any-return]
+        return self.norm(x_BTD)  # type: ignore[no-any-return]
+
+    def logits(self, tokens_BT: Tensor) -> Tensor:
+        """Logits of the next byte, [B, T, 256]."""
+        return self.head(self.hidden(tokens_BT))  # type: ignore[no-any-return]
 
     def forward(self, tokens_BT: Tensor, targets_BT: Tensor) -> Tensor:
-        """The training loss, a scalar."""
-        return self.objective(self.logits(tokens_BT), targets_BT)  # type: ignore[no-any-return]
+        """The training loss, a scalar: the mean over the sequences.
+
+        Logits and loss are made for a few sequences at a time, because logits are the largest
+        tensors of a step.
+        """
+        parts = zip(
+            self.hidden(tokens_BT).split(SEQUENCES_AT_A_TIME),
+            targets_BT.split(SEQUENCES_AT_A_TIME),
+            strict=True,
+        )
+        return torch.cat([self.objective(self.head(x), t) for x, t in parts]).mean()

@@ -56,10 +56,11 @@ class GuardMode(TorchDispatchMode):
         check: Check,
         settle: Callable[[], None],
         cost_of_site: Callable[[Any], float],
+        is_known_site: Callable[[Any], bool],
         on_error: Callable[[str, BaseException], None],
         memory_budget_bytes: int,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.active = True
         self.scheduler = scheduler
         self.provenance = provenance
@@ -71,6 +72,7 @@ class GuardMode(TorchDispatchMode):
         self._check = check
         self._settle = settle
         self._cost_of_site = cost_of_site
+        self._is_known_site = is_known_site
         self._on_error = on_error
         self._memory_budget_bytes = memory_budget_bytes
         self._lock = threading.RLock()
@@ -190,11 +192,12 @@ class GuardMode(TorchDispatchMode):
             key = site_key(entry.op, live, self.num_threads)
             if not self.scheduler.accepts(tally, hash(key), self._cost_of_site(key)):
                 return None
-            for value in live:
-                for tensor in flatten(value):
-                    if tensor is not None and (reason := uncovered(tensor)):
-                        tally.not_tested[reason] += 1
-                        return None
+            if not self._is_known_site(key):
+                for value in live:
+                    for tensor in flatten(value):
+                        if tensor is not None and (reason := uncovered(tensor)):
+                            tally.not_tested[reason] += 1
+                            return None
             if not form.overwrites:
                 return BoundCall(form, live), key, live
             return self._imaged(BoundCall(form, live)), key, live
@@ -237,13 +240,14 @@ class GuardMode(TorchDispatchMode):
     ) -> None:
         held = call.results(live, returned)
         present = [t for t in held if t is not None]
-        for tensor in present:
-            if reason := uncovered(tensor):
-                tally.not_tested[reason] += 1
+        if not self._is_known_site(key):
+            for tensor in present:
+                if reason := uncovered(tensor):
+                    tally.not_tested[reason] += 1
+                    return
+            if not any(t.numel() for t in present):
+                tally.calls -= 1
                 return
-        if not any(t.numel() for t in present):
-            tally.calls -= 1
-            return
         with self._lock:
             watch = Watch(entry, tally, tally.calls - 1, self.provenance.origin)
             self._check(Observation(call, held), key, watch)

@@ -65,17 +65,21 @@ def draw_values(
     return draw
 
 
-def overloads_of(packet: Any) -> Iterator[Any]:
-    """Overloads of the packet and of its in-place form that take or write tensors."""
+def overloads_of(packet: Any, first: str = "Tensor") -> Iterator[Any]:
+    """Overloads of the packet and of its in-place form: for ``Tensor`` those that return one tensor
+    and take some, for ``List[Tensor]`` those whose first argument is a list of tensors."""
     namespace, _, base = str(packet).partition(".")
     for name in (base, base + "_"):
         found = getattr(getattr(torch.ops, namespace), name, None)
         for overload in found.overloads() if found is not None else ():
             op = getattr(found, overload)
             kinds = [str(a.type) for a in op._schema.arguments]
-            if [str(r.type) for r in op._schema.returns] == ["Tensor"] and any(k in ("Tensor", "Optional[Tensor]") for k in kinds) and not any(
-                k in ("t", "List[t]") or k.startswith("Dict") for k in kinds
-            ):
+            returned = [str(r.type) for r in op._schema.returns]
+            if first == "Tensor":
+                takes = returned == ["Tensor"] and {"Tensor", "Optional[Tensor]"} & set(kinds)
+            else:
+                takes = kinds[0] == first
+            if takes and not any(k in ("t", "List[t]") or k.startswith("Dict") for k in kinds):
                 yield op
 
 

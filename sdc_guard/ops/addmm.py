@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._registry import HostCall, Reference, checked
+from sdc_guard.ops._symmetry import Symmetry
 from sdc_guard.ops.mm import (
     Call,
     affine_reference,
@@ -43,6 +46,12 @@ def activation_samples(generator: torch.Generator, dtype: torch.dtype) -> list[C
     return [(aten._addmm_activation.default, (factor(generator, dtype, 40), a, b), {})]
 
 
+def rolls(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    """Rolled rows and columns alone: an activation is not odd."""
+    found = product_symmetries(call, held)
+    return tuple(s for s in found if s.moves[0].how != "negate")
+
+
 @checked(
     aten.addmm,
     family="product",
@@ -72,7 +81,7 @@ def addmm(call: HostCall) -> tuple[Reference | None, ...]:
     family="product",
     operands=("m n", "m k", "k n"),
     outputs=("m n",),
-    symmetries=lambda call, held: product_symmetries(call, held)[:2],
+    symmetries=rolls,
     flops=product_flops,
     window=("m", "n"),
     samples=activation_samples,

@@ -8,7 +8,6 @@ for integers; for floating dtypes ATen evaluates ``start + i step`` per element 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -24,7 +23,7 @@ from sdc_guard.ops._casts import cast_reference
 from sdc_guard.ops._pointwise import chain, pointwise_symmetries, stored_reference
 from sdc_guard.ops._registry import HostCall, Reference, SamplesFn, checked
 from sdc_guard.ops._samples import FLOATS, LAYOUTS, SampleList, draw_values
-from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry
+from sdc_guard.ops._symmetry import OUTERMOST, RERUN
 
 aten = torch.ops.aten
 
@@ -127,10 +126,6 @@ _constant(aten.fill, value=_named("value"), text="The value.", filled=True,
                         _filled(aten.fill_.Tensor, torch.tensor(1.3))))
 
 
-def _arange_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
-    return (RERUN,)
-
-
 def _arange_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
     return Axes({path: (FIXED,) * t.dim() for path, t in call.tensors()}, ((FIXED,),))
 
@@ -138,18 +133,18 @@ def _arange_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
 def _arange_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
     if not _is_dtype(dtype):
         return []
-    kept = functools.partial(dict, dtype=dtype)
+    kept = {"dtype": dtype}
     calls: SampleList = [
-        (aten.arange.default, (70,), kept()),
-        (aten.arange.start, (-5, 200), kept()),
-        (aten.arange.start_step, (3, -60, -2), kept()),
+        (aten.arange.default, (70,), kept),
+        (aten.arange.start, (-5, 200), kept),
+        (aten.arange.start_step, (3, -60, -2), kept),
     ]
     if dtype.is_floating_point:
-        calls.append((aten.arange.start_step, (0.1, 13.0, 0.1), kept()))
+        calls.append((aten.arange.start_step, (0.1, 13.0, 0.1), kept))
     return calls
 
 
-@checked(aten.arange, family="fill", axes=_arange_axes, symmetries=_arange_symmetries,
+@checked(aten.arange, family="fill", axes=_arange_axes, symmetries=(RERUN,),
          samples=_arange_samples)
 def arange(call: HostCall) -> tuple[Reference | None, ...]:
     """``start + i step``."""

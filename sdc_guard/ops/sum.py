@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sdc_guard import bits
 from sdc_guard.bounds import sums
 from sdc_guard.bounds.gamma import stored
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import FLOAT32, accumulator_of, format_of, is_covered_float
+from sdc_guard.formats import FLOAT32, FLOAT64, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
-from sdc_guard.ops._registry import HostCall, Reference, checked
+from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll, split
 
 aten = torch.ops.aten
+Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 
 def reduced_dims(call: BoundCall) -> tuple[int, ...]:
@@ -58,6 +62,89 @@ def input_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     return int(call["self"].numel())
 
 
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A sum before its last rounding: value, ``sum|x|``, and limits on the error."""
+
+    value: F64
+    abs_sum: F64
+    proof: F64
+    contract: F64
+
+
+def num_runs(call: BoundCall) -> int:
+    """Runs in memory that ATen sums one by one: reduced dimensions come first, in the order of
+    their strides, and merge where one continues the other (``TensorIterator``)."""
+    x = call["self"]
+    dims = sorted((x.stride(d), x.shape[d]) for d in reduced_dims(call) if x.shape[d] > 1)
+    total = math.prod(size for _, size in dims)
+    if not dims or not total:
+        return 1
+    first_stride, run = dims[0]
+    for stride, size in dims[1:]:
+        if stride != first_stride * run:
+            break
+        run *= size
+    return total // run
+
+
+def floating_sum(call: HostCall) -> Sum:
+    """The sum of a floating result, and its limits; see :mod:`sdc_guard.bounds.sums`."""
+    x = call.array("self")
+    held = call.held[0]
+    dims = reduced_dims(call.call)
+    keepdim = held.dim() == x.ndim and bool(x.ndim)
+    x = x.astype(np.float64, copy=False)
+    # A float64 sum is judged by a longer one where the machine has it.
+    wide = np.longdouble if format_of(held.dtype) is FLOAT64 else np.float64
+    value = x.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(np.float64)
+    abs_sum = np.abs(x).sum(axis=dims, keepdims=keepdim)
+    n = num_terms(call.call)
+    acc, out = accumulator_of(held.dtype), format_of(held.dtype)
+    single = held.numel() == 1 and n >= sums.PARALLEL_FROM
+    parts = torch.get_num_threads() if single else 0
+    narrow = out.precision < acc.precision
+    # What is common to both limits: our own rounding, a cast of the terms to the result's dtype,
+    # and the parts of a parallel sum, which are kept in that dtype.
+    common = sums.reference_error(n, abs_sum, float(np.finfo(wide).eps) / 2)
+    given = call["self"].dtype
+    if not is_covered_float(given) or format_of(given).precision > out.precision:
+        common = common + out.u * abs_sum + n * out.eta
+    if single and narrow:
+        common = common + out.u * abs_sum + parts * out.eta
+    return Sum(
+        value,
+        abs_sum,
+        sums.any_order(n, abs_sum, acc) + common,
+        sums.cascade(n, abs_sum, acc, num_runs(call.call), parts) + common,
+    )
+
+
+def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    if dtype.is_complex:
+        return []
+    x = drawn(generator, dtype, 7, 33, 65)
+    calls: list[Call] = [
+        (aten.sum.default, (x,), {}),
+        (aten.sum.dim_IntList, (x, [2]), {}),
+        (aten.sum.dim_IntList, (x, [1], True), {}),
+        (aten.sum.dim_IntList, (x, [0, 2]), {}),
+        (aten.sum.dim_IntList, (x[:, 1:, 3:].transpose(0, 2), [-1]), {}),
+        (aten.sum.dim_IntList, (drawn(generator, dtype, 70000), None), {}),
+    ]
+    if dtype.is_floating_point:
+        calls.append((aten.sum.IntList_out, (x, [1]), {"out": torch.empty(7, 65, dtype=dtype)}))
+    return calls
+
+
+def drawn(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
+    """Random values of any dtype."""
+    if not dtype.is_floating_point:
+        low, high = (0, 2) if dtype is torch.bool else (-9, 10)
+        return torch.randint(low, high, shape, generator=generator).to(dtype)
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+
 @checked(
     aten.sum,
     family="reduction",
@@ -66,28 +153,24 @@ def input_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     flops=input_flops,
     reduction=True,
     window=("d0", "d1", "d2", "d3"),
+    samples=samples,
 )
 def sum_(call: HostCall) -> tuple[Reference | None, ...]:
     """|s - sum x| <= (n-1) u sum|x| in any order; h u sum|x| in ATen's cascade of depth h."""
-    x = call.array("self")
-    dims = reduced_dims(call.call)
-    keepdim = call.held[0].dim() == x.ndim and bool(x.ndim)
     out_dtype = call.held[0].dtype
     if not out_dtype.is_floating_point:
+        x = call.array("self")
         if x.dtype.kind == "f":
             return (None,)
-        exact = x.sum(axis=dims, dtype=np.int64, keepdims=keepdim)
-        return (Reference(exact, 0.0, 0.0, "exact integers modulo 2^64"),)
+        keepdim = call.held[0].dim() == x.ndim and bool(x.ndim)
+        exact = x.sum(axis=reduced_dims(call.call), dtype=np.int64, keepdims=keepdim)
+        exact = np.asarray(exact).astype(bits.values(call.held[0]).dtype)
+        return (Reference(exact, 0.0, 0.0, "exact integers modulo 2^b"),)
     if not is_covered_float(out_dtype):
         return (None,)
-    x = x.astype(np.float64, copy=False)
-    expected = x.sum(axis=dims, keepdims=keepdim)
-    abs_sum = np.abs(x).sum(axis=dims, keepdims=keepdim)
-    n = num_terms(call.call)
-    acc = accumulator_of(out_dtype)
-    out = format_of(out_dtype)
-    own = sums.reference_error(n, abs_sum)
-    proof, contract = sums.any_order(n, abs_sum, acc), sums.cascade(n, abs_sum, acc)
-    if out.precision < FLOAT32.precision:
-        proof, contract = stored(proof, expected, out), stored(contract, expected, out)
-    return (Reference(expected, proof + own, contract + own, "(n-1) u sum|x|, any order", abs_sum),)
+    found = floating_sum(call)
+    proof, contract = found.proof, found.contract
+    if call.out_format().precision < FLOAT32.precision:
+        proof, contract = (stored(limit, found.value, call.out_format())
+                           for limit in (proof, contract))
+    return (Reference(found.value, proof, contract, "(n-1) u sum|x|, any order", found.abs_sum),)

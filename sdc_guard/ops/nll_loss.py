@@ -1,0 +1,241 @@
+"""Negative log-likelihood: a gather, a product with the class weight, a sum; and its backward.
+
+Forward (``aten/src/ATen/native/LossNLL.cpp``): the terms ``-w x`` and the weights are added in eight
+cascaded levels of ``2^p`` terms, ``p = max(4, ceil(log2 N) / 8)``, in the format of the operand, half
+formats included.  Depth ``h = 2^p ceil(log N / log 2^p) + 8``, at most N.  Contract: ``(h + 1) u sum|w x|``
+and for the mean the error of the total weight and a division; the proof has N for h.  CUDA adds half
+formats in fp32, which is closer.  Without weights the total weight is a count.
+
+Backward: ``-w g`` or ``-w g / total`` at the target of each row, at most 4 roundings in the operand's
+format, and exactly 0 elsewhere.
+
+Place: rotating the classes (columns, targets, weights, ``ignore_index``) keeps every bit of both results,
+rows split where the result has rows, and negation of the operand or the gradient negates (seen in 4
+formats, 1 and 2 threads).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdc_guard import bits
+from sdc_guard.bounds.gamma import own_rounding, rounding
+from sdc_guard.calls import BoundCall
+from sdc_guard.formats import is_covered_float
+from sdc_guard.ops._axes import FIXED, Axes, Labels
+from sdc_guard.ops._registry import HostCall, Reference, checked
+from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
+from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, split
+
+aten = torch.ops.aten
+Array = NDArray[Any]
+
+NONE, MEAN = 0, 1
+NUM_LEVELS = 8
+
+
+def cascade_depth(n: int) -> int:
+    """Additions on the longest path of the kernel's sum of n terms."""
+    if n < 2:
+        return 0
+    step = 2 ** max(4, -(-math.ceil(math.log2(n)) // NUM_LEVELS))
+    return min(n - 1, step * math.ceil(math.log(n) / math.log(step)) + NUM_LEVELS)
+
+
+def _row(call: BoundCall) -> Labels:
+    return ("n", FIXED) if call["self"].dim() == 2 else (FIXED,)
+
+
+def _loss_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
+    row = _row(call)
+    per_row = row[:-1] if call["reduction"] == NONE else ()
+    fixed = {path: (FIXED,) * t.dim() for path, t in call.tensors()}
+    if call["reduction"] == NONE:
+        fixed |= {(0,): row, (1,): row[:-1]}
+    return Axes(fixed, (per_row[: held[0].dim()], ()))
+
+
+def _gradient_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
+    row = _row(call)
+    named = {path: (FIXED,) * t.dim() for path, t in call.tensors()}
+    named |= {(1,): row, (2,): row[:-1]}
+    if call["grad_output"].dim():
+        named[0,] = ("n",)
+    if call.get("grad_input") is not None and call["grad_input"].dim() == len(row):
+        named[call.form.position("grad_input"),] = row
+    return Axes(named, (row,))
+
+
+def _rotated(call: BoundCall, visit: int) -> BoundCall | None:
+    """The call with every class moved by s, modulo their number."""
+    x, target, ignored = call["self"], call["target"], int(call["ignore_index"])
+    classes = x.shape[-1]
+    if classes < 2:
+        return None
+    shift = 1 + visit % (classes - 1)
+    moved = (target + shift) % classes
+    changed: dict[str, Any] = {"self": x.roll(shift, -1)}
+    if 0 <= ignored < classes:
+        changed["ignore_index"] = (ignored + shift) % classes
+    else:
+        moved = torch.where(target == ignored, target, moved)
+    if call["weight"] is not None:
+        changed["weight"] = call["weight"].roll(shift, 0)
+    changed["target"] = moved
+    names = call.form.argument_names
+    return BoundCall(call.form, tuple(changed.get(n, a) for n, a in zip(names, call.args,
+                                                                        strict=True)))
+
+
+def _loss_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+    return (_rotated(call, visit) or call).run()
+
+
+def _gradient_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+    classes = call["self"].shape[-1]
+    got = (_rotated(call, visit) or call).run()[0]
+    return (got.roll(-(1 + visit % (classes - 1)), -1),) if classes > 1 else (got,)
+
+
+_PLACES = frozenset({"address", "lane", "tile"})
+LOSS_ROTATED = Symmetry("rotate classes", (Move("custom", function=_loss_rotated),), _PLACES, True)
+LOSS_NEGATED = Symmetry(
+    "negate self, rotate classes",
+    (Move("negate", operands=("self",), outputs=(0,)),
+     Move("custom", outputs=(1,), function=_loss_rotated)),
+    frozenset({"address", "bits"}), True)
+GRADIENT_ROTATED = Symmetry("rotate classes", (Move("custom", function=_gradient_rotated),),
+                            _PLACES, True)
+
+
+def _loss_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    return (LOSS_ROTATED, LOSS_NEGATED)
+
+
+def _gradient_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    rows = call["self"].shape[0] if call["self"].dim() == 2 else 1
+    found = (split("n"),) if rows > 1 else ()
+    return (*found, GRADIENT_ROTATED, negate("grad_output")) or (RERUN,)
+
+
+def _loss_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+    if dtype not in FLOATS:
+        return []
+    draw, share = draw_values(generator, dtype, "any"), draw_values(generator, dtype, "share")
+    target = torch.randint(0, 13, (41,), generator=generator)
+    op = aten.nll_loss_forward
+    calls: SampleList = []
+    for reduction in (0, 1, 2):
+        calls += [
+            (op.default, (draw(41, 13), target, share(13), reduction, 4), {}),
+            (op.default, (draw(13, 41).t(), target, None, reduction, -100), {}),
+            (op.default, (draw(13), target[0], share(13), reduction, -100), {}),
+        ]
+    calls.append((op.default, (draw(700, 13), target.repeat(18)[:700], share(13), 1, -100), {}))
+    calls.append((op.output, (draw(41, 13), target, None, 1, -100),
+                  {"output": draw(), "total_weight": draw()}))
+    return calls
+
+
+def _gradient_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+    op = aten.nll_loss_backward
+    calls: SampleList = []
+    for _, args, _ in _loss_samples(generator, dtype):
+        result, total = aten.nll_loss_forward(*args)
+        draw = draw_values(generator, dtype, "any")
+        calls.append((op.default, (draw(*result.shape), *args, total), {}))
+    if calls:
+        args = calls[0][1]
+        calls.append((op.grad_input, args, {"grad_input": torch.zeros_like(args[1])}))
+    return calls
+
+
+def _gathered(call: HostCall) -> tuple[Array, Array, Array]:
+    """``x[n, t_n]``, ``w[t_n]`` and which rows count, each [N]; ignored rows are 0."""
+    x = call.array("self")
+    target = np.atleast_1d(call.array("target"))
+    kept = target != call["ignore_index"]
+    index = np.where(kept, target, 0)
+    rows = x.reshape(target.size, -1)
+    weight = np.ones(rows.shape[1]) if call["weight"] is None else call.array("weight")
+    chosen = rows[np.arange(target.size), index]
+    return np.where(kept, chosen, 0.0), np.where(kept, weight[index], 0.0), kept
+
+
+@checked(aten.nll_loss_forward, family="loss", axes=_loss_axes, symmetries=_loss_symmetries,
+         reduction=True, samples=_loss_samples)
+def nll_loss_forward(call: HostCall) -> tuple[Reference | None, ...]:
+    """``-w x`` per row, or their sum, or that over the sum of weights; and the sum of weights."""
+    if not is_covered_float(call.held[0].dtype):
+        return (None, None)
+    chosen, weight, kept = _gathered(call)
+    out = call.out_format()
+    terms = -chosen * weight
+    if call["reduction"] == NONE and call["self"].dim() == 2:
+        limit = np.where(kept, rounding(terms, out) + own_rounding(2, terms), 0.0)
+        limit = np.where(weight == 1.0, 0.0, limit)
+        return (Reference(terms, limit, limit, "rounding of w x", np.abs(terms)), None)
+    (e_loss, e_total), (c_loss, c_total) = (
+        _sum_errors(call, terms, weight, h) for h in (terms.size - 1, cascade_depth(terms.size)))
+    loss, total = terms.sum(), weight.sum()
+    size, weights = np.abs(terms).sum(), np.abs(weight).sum()
+    formula = "(h + 1) u sum|w x|"
+    second = Reference(np.asarray(total), e_total, c_total, "h u sum w", weights)
+    if call["reduction"] != MEAN:
+        return (Reference(np.asarray(loss), e_loss, c_loss, formula, size), second)
+    proof, contract = (_quotient_error(loss, e, total, t, out.u, out.eta)
+                       for e, t in ((e_loss, e_total), (c_loss, c_total)))
+    return (Reference(np.asarray(loss / total), proof, contract, formula + ", division", size),
+            second)
+
+
+def _sum_errors(call: HostCall, terms: Array, weight: Array, h: int) -> tuple[Array, Array]:
+    """Errors of the sum of the terms and of the weights with h additions on the longest path."""
+    out, n = call.out_format(), terms.size
+    size, weights = np.abs(terms).sum(), np.abs(weight).sum()
+    loss = (h + 1) * out.u * size + n * out.eta + own_rounding(n + 1, size)
+    if call["weight"] is None:
+        return np.asarray(loss), rounding(weights, out) * (weights > 1 / out.u)
+    return np.asarray(loss), np.asarray(h * out.u * weights + own_rounding(n, weights))
+
+
+def _quotient_error(a: float, error_a: Array, b: float, error_b: Array, u: float,
+                    eta: float) -> Array:
+    """Error of ``a / b`` for operands within their errors, and one rounding; infinite where b may
+    vanish."""
+    if not error_b < 0.5 * abs(b):
+        return np.asarray(np.inf)
+    mean = abs(a / b)
+    error = (error_a + mean * error_b) / (abs(b) - error_b)
+    return np.asarray((error + (mean + error) * u + eta) * (1 + 2.0**-50))
+
+
+@checked(aten.nll_loss_backward, family="loss", axes=_gradient_axes,
+         symmetries=_gradient_symmetries, window=("n",), samples=_gradient_samples)
+def nll_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
+    """``-w g`` or ``-w g / total`` at the targets, exactly 0 elsewhere."""
+    if not is_covered_float(call.held[0].dtype):
+        return (None,)
+    _, weight, kept = _gathered(call)
+    gradient = np.broadcast_to(call.array("grad_output").ravel(), weight.shape)
+    value = -weight * gradient
+    if call["reduction"] == MEAN:
+        value = value / call.array("total_weight")
+    value = np.where(kept, value, 0.0)
+    out = call.out_format()
+    error = np.where(kept, 4 * (1 + 4 * out.u) * rounding(value, out) + own_rounding(4, value), 0.0)
+    error = error + np.where(kept, np.abs(weight) * out.eta, 0.0)
+    shape = tuple(call.held[0].shape)
+    expected, limit = np.zeros((weight.size, shape[-1])), np.zeros((weight.size, shape[-1]))
+    target = np.where(kept, np.atleast_1d(bits.values(call["target"])), 0)
+    rows = np.arange(weight.size)
+    expected[rows, target], limit[rows, target] = value, error
+    limit = limit.reshape(shape)
+    return (Reference(expected.reshape(shape), limit, limit, "4 roundings of w g / total",
+                      np.abs(expected.reshape(shape))),)
