@@ -4,13 +4,15 @@ Before a step: ranks agree whether any of them found the step corrupt; then all 
 none.  Skipping hides every ``.grad``, which makes a step of any ``torch.optim`` optimizer a no-op,
 and restores module buffers from the start of the step.  A step that takes a closure recomputes
 its gradients, so it runs and is undone.  After a step: a fault that was found inside the step itself is
-undone from a snapshot of parameters and optimizer state.
+undone from images of parameters and optimizer state; ranks undo it together or not at all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
 from typing import Any
 
 import torch
@@ -21,112 +23,30 @@ from torch.optim.optimizer import (
     register_optimizer_step_pre_hook,
 )
 
-from sdc_guard import bits, ranks
+from sdc_guard import ranks
+from sdc_guard.images import BufferImages, OptimizerImage, parameters_of, size_bytes
 
-
-def local(tensor: Tensor) -> Tensor:
-    """The memory of this rank: a DTensor's local shard, any other tensor itself."""
-    shard = getattr(tensor, "_local_tensor", None)
-    return shard.detach() if isinstance(shard, Tensor) else tensor.detach()
-
-
-@dataclass(slots=True)
-class Images:
-    """Bits of tensors at one moment.  Restoring keeps the identity of every tensor."""
-
-    saved: list[tuple[Tensor, Tensor]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, tensors: Iterable[Tensor]) -> Images:
-        return cls([(t, bits.snapshot(local(t))) for t in tensors])
-
-    def restore(self) -> None:
-        for tensor, image in self.saved:
-            bits.restore(local(tensor), image)
-
-
-@dataclass(slots=True)
-class _StateImage:
-    """A mirror of nested dicts and lists with tensors; see :func:`_mirror`."""
-
-    value: Any
-    image: Any
-
-
-def _mirror(value: Any) -> _StateImage:
-    if isinstance(value, Tensor):
-        return _StateImage(value, bits.snapshot(local(value)))
-    if isinstance(value, dict):
-        return _StateImage(value, {k: _mirror(v) for k, v in value.items()})
-    if isinstance(value, list):
-        return _StateImage(value, [_mirror(v) for v in value])
-    return _StateImage(value, None)
-
-
-def _unmirror(state: _StateImage) -> Any:
-    if isinstance(state.value, Tensor):
-        bits.restore(local(state.value), state.image)
-    elif isinstance(state.image, dict):
-        restored = {k: _unmirror(v) for k, v in state.image.items()}
-        state.value.clear()
-        state.value.update(restored)
-    elif isinstance(state.image, list):
-        state.value[:] = [_unmirror(v) for v in state.image]
-    return state.value
-
-
-class OptimizerImage:
-    """Parameters, state and group options of an optimizer before a step."""
-
-    def __init__(self, optimizer: Optimizer) -> None:
-        self._parameters = Images.of(parameters_of(optimizer))
-        self._optimizer = optimizer
-        self._state = {p: _mirror(s) for p, s in optimizer.state.items()}
-        self._options = [
-            {k: _mirror(v) for k, v in group.items() if k != "params"}
-            for group in optimizer.param_groups
-        ]
-
-    def restore(self) -> None:
-        self._parameters.restore()
-        state = self._optimizer.state
-        for parameter in list(state):
-            if parameter not in self._state:
-                del state[parameter]
-        for parameter, image in self._state.items():
-            state[parameter] = _unmirror(image)
-        for group, options in zip(self._optimizer.param_groups, self._options, strict=True):
-            group.update({k: _unmirror(v) for k, v in options.items()})
-
-
-def parameters_of(optimizer: Optimizer) -> list[Tensor]:
-    return [p for group in optimizer.param_groups for p in group["params"]]
-
-
-def size_bytes(optimizer: Optimizer) -> int:
-    """Bytes of parameters and state: what an :class:`OptimizerImage` takes."""
-    total = sum(local(p).numel() * p.element_size() for p in parameters_of(optimizer))
-    for state in optimizer.state.values():
-        for value in state.values():
-            if isinstance(value, Tensor):
-                total += local(value).numel() * value.element_size()
-    return total
+_STEP_FILE = Optimizer.profile_hook_step.__code__.co_filename
 
 
 @dataclass(slots=True)
 class GateCalls:
     """What the gate asks of the guard.
 
-    ``is_corrupt``: was a corrupt result found since the step began?  ``protects``: does the policy keep
-    corrupt steps out?  ``wants_inside``: shall ops inside the optimizer be looked at this time?
-    ``entering`` and ``leaving``: the optimizer runs, watched or not.
-    ``rejected``: told of a step that is not applied, ``inside`` or before; raises if so decided.
-    ``step_done``: told at the end of every step.  ``not_undoable``: told when no snapshot fits.
+    ``is_active_here``: does the guard watch this thread?  ``is_corrupt``: was a corrupt result found
+    since the step began?  ``protects``: does the policy keep corrupt steps out?  ``wants_inside``:
+    shall ops inside the optimizer be looked at this time?  ``closure_begins``: the step will compute
+    forward and backward itself.  ``entering`` and ``leaving``: the optimizer runs, watched or not.
+    ``rejected``: told of a corrupt step: kept out ``before`` it ran, undone after a fault
+    ``inside``, or ``applied`` because it could not be undone; raises if so decided.
+    ``step_done``: told at the end of every step.  ``not_undoable``: told when no image fits.
     """
 
+    is_active_here: Callable[[], bool]
     is_corrupt: Callable[[], bool]
     protects: Callable[[], bool]
     wants_inside: Callable[[], bool]
+    closure_begins: Callable[[], None]
     entering: Callable[[bool], None]
     leaving: Callable[[], None]
     rejected: Callable[[str], None]
@@ -146,12 +66,13 @@ class Gate:
         self._model = model
         self._optimizers = optimizers
         self._memory_budget_bytes = memory_budget_bytes
-        self._buffers: Images | None = None
+        self._buffers: BufferImages | None = None
         self._hidden: list[tuple[Tensor, Tensor]] = []
         self._image: OptimizerImage | None = None
         self._owned: set[int] = set()
         self._rejecting = False
-        self._inside = False
+        self._keeping_out = False
+        self._stepping: Optimizer | None = None
         self._handles: list[Any] = []
 
     def open(self) -> None:
@@ -159,94 +80,145 @@ class Gate:
             register_optimizer_step_pre_hook(self._before),
             register_optimizer_step_post_hook(self._after),
         ]
-        if self._model is not None:
-            self._owned = {id(p) for p in self._model.parameters()}
+        self._learn_parameters()
 
     def close(self) -> None:
+        """Remove the hooks; an optimizer step that an exception ended gets its gradients back."""
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._buffers = self._image = None
+        self._give_up_step()
 
     def begin_step(self) -> None:
         """Keep the module buffers as they are before the step's first forward."""
-        if self._model is not None and self._calls.protects():
-            buffers = list(self._model.buffers())
-            total = sum(local(b).numel() * b.element_size() for b in buffers)
-            if total <= self._memory_budget_bytes:
-                self._buffers = Images.of(buffers)
-            else:
-                self._buffers = None
-                self._calls.not_undoable(total)
+        self._buffers = None
+        if self._model is None or not self._calls.protects():
+            return
+        try:
+            with torch._C._DisableTorchDispatch():
+                total = BufferImages.size_bytes(self._model)
+                if total <= self._memory_budget_bytes:
+                    self._buffers = BufferImages(self._model)
+                else:
+                    self._calls.not_undoable(total)
+        except Exception as error:
+            self._calls.on_error("while keeping an image of the module buffers", error)
+
+    def owns_buffer(self, tensor: object) -> bool:
+        """True if ``tensor`` is a buffer of the model."""
+        return self._model is not None and any(
+            tensor is b for m in self._model.modules() for b in m._buffers.values())
 
     def restore_buffers(self) -> None:
         """Module buffers (BatchNorm's running statistics) back to the start of the step."""
         if self._buffers is not None:
-            self._buffers.restore()
+            with torch._C._DisableTorchDispatch():
+                self._buffers.restore()
+
+    def _learn_parameters(self) -> None:
+        if self._model is not None:
+            self._owned = {id(p) for p in self._model.parameters()}
 
     def _ours(self, optimizer: Optimizer) -> bool:
         if self._optimizers:
             return any(o is optimizer for o in self._optimizers)
         if self._model is None:
+            return self._calls.is_active_here()
+        if self._has_our_parameters(optimizer):
             return True
+        self._learn_parameters()  # FSDP and adapters put new parameters into a wrapped model
+        return self._has_our_parameters(optimizer)
+
+    def _has_our_parameters(self, optimizer: Optimizer) -> bool:
         return any(id(p) in self._owned for p in parameters_of(optimizer))
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not self._ours(optimizer):
             return
-        if self._inside:
-            self._leave()
+        if self._stepping is not None:
+            if self._stepping is not optimizer and _is_running(self._stepping):
+                return  # the step of an optimizer that another one wraps: part of that one's step
+            self._give_up_step()
+        takes_closure = any(callable(a) for a in (*args[1:], *kwargs.values()))
+        if takes_closure:
+            self._calls.closure_begins()
         protects = self._calls.protects()
         corrupt, watched = self._calls.is_corrupt(), self._calls.wants_inside()
         if protects:
             corrupt, watched = ranks.agree((corrupt, watched))
-        takes_closure = any(callable(a) for a in (*args[1:], *kwargs.values()))
         self._rejecting = corrupt and protects
-        if self._rejecting:
+        self._keeping_out = self._rejecting and not takes_closure
+        if self._keeping_out:
             self.restore_buffers()
             self._calls.rejected("before")
-        if protects and (takes_closure or (watched and not self._rejecting)):
-            self._take_image(optimizer)
-        if self._rejecting and not takes_closure:
             self._hidden = [(p, p.grad) for p in parameters_of(optimizer) if p.grad is not None]
             for parameter, _ in self._hidden:
                 parameter.grad = None
-        self._inside = True
+        elif protects and (takes_closure or watched):
+            self._take_image(optimizer)
+        self._stepping = optimizer
         self._calls.entering(watched or takes_closure)
 
-    def _leave(self) -> None:
-        self._inside = False
-        self._calls.leaving()
-
-    def _take_image(self, optimizer: Optimizer) -> None:
-        try:
-            total = size_bytes(optimizer)
-            if total <= self._memory_budget_bytes:
-                self._image = OptimizerImage(optimizer)
-            else:
-                self._calls.not_undoable(total)
-        except Exception as error:
+    def _give_up_step(self) -> None:
+        """Forget a step whose end never came, since it raised."""
+        if self._stepping is not None:
+            self._stepping = None
             self._image = None
-            self._calls.on_error("while keeping an image of the optimizer", error)
+            self._rejecting = self._keeping_out = False
+            self._show_gradients()
+            self._calls.leaving()
 
-    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-        if not self._ours(optimizer):
-            return
-        self._leave()
+    def _show_gradients(self) -> None:
         for parameter, grad in self._hidden:
             parameter.grad = grad
         self._hidden = []
-        image, self._image = self._image, None
+
+    def _take_image(self, optimizer: Optimizer) -> None:
+        self._image = None
         try:
-            if self._calls.protects():
-                (corrupt,) = ranks.agree((self._calls.is_corrupt() or self._rejecting,))
-                if corrupt and image is not None:
-                    image.restore()
-                if corrupt and not self._rejecting:
-                    self.restore_buffers()
-                    self._calls.rejected("inside")
+            with torch._C._DisableTorchDispatch():
+                total = size_bytes(optimizer)
+                if total <= self._memory_budget_bytes:
+                    self._image = OptimizerImage(optimizer)
+                else:
+                    self._calls.not_undoable(total)
+        except Exception as error:
+            self._calls.on_error("while keeping an image of the optimizer", error)
+
+    def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer is not self._stepping:
+            return
+        self._stepping = None
+        self._calls.leaving()
+        self._show_gradients()
+        image, self._image = self._image, None
+        rejecting, self._rejecting = self._rejecting, False
+        kept_out, self._keeping_out = self._keeping_out, False
+        try:
+            if self._calls.protects() and not kept_out:
+                corrupt, lost = ranks.agree((rejecting or self._calls.is_corrupt(), image is None))
+                if corrupt:
+                    self._undo(None if lost else image)
         finally:
-            self._rejecting = False
             self._calls.step_done(optimizer)
 
+    def _undo(self, image: OptimizerImage | None) -> None:
+        if image is None:
+            self._calls.rejected("applied")
+            return
+        with torch._C._DisableTorchDispatch():
+            image.restore()
+        self.restore_buffers()
+        self._calls.rejected("inside")
 
+
+def _is_running(optimizer: Optimizer) -> bool:
+    """True if a step of this optimizer is on the Python stack, and did not end in an exception."""
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        code = frame.f_code
+        if code.co_name == "wrapper" and code.co_filename == _STEP_FILE \
+                and frame.f_locals.get("self") is optimizer:
+            return True
+        frame = frame.f_back
+    return False

@@ -117,7 +117,7 @@ class Guard:
         self._pipeline = Pipeline(
             self._scheduler, self._events,
             BundleWriter(self.out / "bundles" if self.out is not None else None, level=evidence),
-            dead)
+            dead, self.memory_budget_bytes)
         self._mode = GuardMode(
             self._scheduler, self._provenance, self._pipeline.check, self._settle,
             self._pipeline.cost_of_site, self._pipeline.is_known_site, self._pipeline.on_error, self.memory_budget_bytes)

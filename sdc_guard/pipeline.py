@@ -63,12 +63,13 @@ class Pipeline:
 
     def __init__(
         self, scheduler: Scheduler, events: EventLog, bundles: BundleWriter,
-        dead_witnesses: frozenset[str],
+        dead_witnesses: frozenset[str], memory_budget_bytes: int,
     ) -> None:
         self.scheduler = scheduler
         self.events = events
         self.bundles = bundles
         self.dead_witnesses = dead_witnesses
+        self.memory_budget_bytes = memory_budget_bytes
         self.findings: list[Finding] = []
         self.pending: list[Finding] = []
         self.step = 0
@@ -122,7 +123,7 @@ class Pipeline:
             for witness in witnesses:
                 tally.witnesses[witness] += 1
         else:
-            tally.not_tested["no witness applies"] += 1
+            tally.not_tested["no witness applies" if plan.fits else "memory budget"] += 1
         spent_s = time.perf_counter() - started_s
         plan.cost_s = spent_s if not plan.cost_s else plan.cost_s + 0.2 * (spent_s - plan.cost_s)
 
@@ -133,7 +134,7 @@ class Pipeline:
         assert spec is not None
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
-        plan = self._plans[key] = make_plan(spec, call, held)
+        plan = self._plans[key] = make_plan(spec, call, held, self.memory_budget_bytes)
         gaps = plan.gaps()
         if gaps:
             self.gaps.add(f"{spec.packet}: no relation moves {', '.join(sorted(gaps))}")
@@ -161,7 +162,7 @@ class Pipeline:
             return "", None, None
         present = {i for i, t in enumerate(held) if t is not None}
         broken = [p for p in relation.run(call, held, plan.visits) if not p.agrees()]
-        if not broken and not present <= relation.covers:
+        if not broken and plan.fits and not present <= relation.covers:
             relation_of_rest = plan.rerun
             broken = [p for p in relation_of_rest.run(call, held, plan.visits)
                       if p.output not in relation.covers and not p.agrees()]
@@ -313,21 +314,24 @@ def _suspect(relation: Relation, broken: list[Piece], held: tuple[Tensor, ...]) 
 def _reduced(
     plan: Plan, call: BoundCall, held: tuple[Tensor, ...],
     expected: tuple[Tensor | None, ...], ruling: Ruling,
-) -> tuple[BoundCall, tuple[Tensor, ...], tuple[Tensor | None, ...]] | None:
-    """The call narrowed to the wrong rows along the first axis that allows it, for large calls."""
-    window = plan.window(held)
-    if window is None or not ruling.wrong.any():
+) -> tuple[BoundCall, tuple[Tensor | None, ...], tuple[Tensor | None, ...]] | None:
+    """The call narrowed to the wrong elements along every axis that a reference may cut: of a large
+    product only the rows and columns needed."""
+    if not ruling.wrong.any():
         return None
-    label, _ = window
-    labels = plan.axes.outputs[ruling.output]
-    if label not in labels:
-        return None
-    rows = np.argwhere(ruling.wrong)[:, labels.index(label)]
-    start, length = int(rows.min()), int(rows.max() - rows.min() + 1)
-    cut = [narrow(t, plan.axes.outputs[i], label, start, length) for i, t in enumerate(held)]
-    wanted = [None if t is None else narrow(t, plan.axes.outputs[i], label, start, length)
-              for i, t in enumerate(expected)]
-    return narrow_call(call, plan.axes, label, start, length), tuple(cut), tuple(wanted)
+    results: tuple[tuple[Tensor | None, ...], ...] = (held, expected)
+    for label in plan.spec.window:
+        labels = plan.axes.outputs[ruling.output]
+        if label not in labels:
+            continue
+        rows = np.argwhere(ruling.wrong)[:, labels.index(label)]
+        start, length = int(rows.min()), int(rows.max() - rows.min() + 1)
+        call = narrow_call(call, plan.axes, label, start, length)
+        results = tuple(
+            tuple(None if t is None else narrow(t, plan.axes.outputs[i], label, start, length)
+                  for i, t in enumerate(group))
+            for group in results)
+    return call, results[0], results[1]
 
 
 def _describe(

@@ -31,6 +31,7 @@ class Plan:
     rerun: Relation
     flops: int
     elements: int
+    fits: bool = True
     visits: int = 0
     referenced: int = 0
     cost_s: float = 0.0
@@ -42,7 +43,9 @@ class Plan:
         if not self.spec.replayable:
             return None
         alive = [r for r in self.relations if not r.refused]
-        return alive[self.visits % len(alive)] if alive else self.rerun
+        if not alive:
+            return self.rerun if self.fits else None
+        return alive[self.visits % len(alive)]
 
     def gaps(self) -> frozenset[str]:
         """Places that no relation of this site moves."""
@@ -63,14 +66,23 @@ class Plan:
         return None
 
 
-def make_plan(spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
-    """Compile the symmetries of an op for the operands at hand."""
+def make_plan(
+    spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...], memory_budget_bytes: int | None = None
+) -> Plan:
+    """Compile the symmetries of an op for the operands at hand.
+
+    Where the results do not fit into the memory budget only relations that work slice by slice are
+    kept; a plan without any replays nothing (``fits`` is False).
+    """
+    num_bytes = sum(t.numel() * t.element_size() for t in held if t is not None)
+    fits = memory_budget_bytes is None or num_bytes <= memory_budget_bytes
+    num_parts = 2 if fits or not memory_budget_bytes else -(-num_bytes // memory_budget_bytes) + 1
     axes = spec.axes(call, held)
     symmetries = spec.symmetries(call, held) if callable(spec.symmetries) else spec.symmetries
     by_name: dict[str, Relation | None] = {}
     for symmetry in symmetries:
         if symmetry.name not in by_name:
-            by_name[symmetry.name] = compile_symmetry(symmetry, call, held, axes)
+            by_name[symmetry.name] = compile_symmetry(symmetry, call, held, axes, num_parts)
     compiled = [r for s in symmetries if (r := by_name[s.name]) is not None]
     rerun = compile_symmetry(RERUN, call, held, axes)
     assert rerun is not None
@@ -81,4 +93,5 @@ def make_plan(spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
         rerun=rerun,
         flops=spec.flops(call, held),
         elements=sum(t.numel() for t in held if t is not None),
+        fits=fits,
     )

@@ -9,7 +9,7 @@ axis, and the comparison is an index-mapped ``memcmp``.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,8 +61,10 @@ class Piece:
         return bits.wrong_mask(self.undone(), self.held)
 
 
-Pieces = list[Piece]
+Pieces = Iterable[Piece]
 Runner = Callable[[BoundCall, Sequence[Tensor], int], Pieces]
+"""Recomputes a call; pieces come one part of the work at a time, so that a caller who compares and
+drops each holds only one part in memory."""
 
 
 @dataclass(slots=True, eq=False)
@@ -89,11 +91,9 @@ class Relation:
     def admitted(self) -> bool:
         return self.passes >= self.ADMIT_AFTER
 
-    def run(self, call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
-        pieces: Pieces = []
+    def run(self, call: BoundCall, held: Sequence[Tensor], visit: int) -> Iterator[Piece]:
         for runner in self.runners:
-            pieces += runner(call, held, visit)
-        return pieces
+            yield from runner(call, held, visit)
 
 
 def assemble(pieces: Pieces, held: Sequence[Tensor]) -> tuple[Tensor | None, ...]:
@@ -116,13 +116,18 @@ def _as_vector(tensor: Tensor) -> Tensor:
 
 
 def compile_symmetry(
-    symmetry: Symmetry, call: BoundCall, held: Sequence[Tensor], axes: Axes
+    symmetry: Symmetry, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int = 2
 ) -> Relation | None:
-    """The relation for calls that look like ``call``; None where the symmetry does not apply."""
+    """The relation for calls that look like ``call``; None where the symmetry does not apply.
+
+    With ``num_parts`` above 2 only relations that work slice by slice apply, in so many slices.
+    """
     runners: list[Runner] = []
     covers: set[int] = set()
     for move in symmetry.moves:
-        compiled = _COMPILERS[move.how](move, call, held, axes)
+        if num_parts > 2 and move.how not in ("split", "flat"):
+            return None
+        compiled = _COMPILERS[move.how](move, call, held, axes, num_parts)
         if compiled is None:
             return None
         runner, covered = compiled
@@ -169,13 +174,31 @@ def _carrier_dims(axes: Axes, label: str) -> dict[Path, int]:
     return {p: labels.index(label) for p, labels in axes.operands.items() if label in labels}
 
 
-def _cuts(size: int, multiple: int) -> tuple[int, int]:
-    """Two places to cut an axis, on multiples where it is long enough: near 1/2 and near 1/3."""
+Parts = tuple[tuple[int, int], ...]
+
+
+def _cuts(size: int, multiple: int, num_parts: int) -> tuple[Parts, Parts]:
+    """Two ways to cut an axis into (start, length), on multiples where it is long enough: in two
+    parts near 1/2 and near 1/3; or in ``num_parts`` and one more.  Later parts come first, so that
+    no part but the last stays in its place."""
+    if num_parts > 2:
+        return _even(size, multiple, num_parts), _even(size, multiple, num_parts + 1)
     step = multiple if size > 3 * multiple else 1
-    return max(size // 2 // step * step, 1), max(size // 3 // step * step, 1)
+    cuts = [max(size // k // step * step, 1) for k in (2, 3)]
+    halves, thirds = (((cut, size - cut), (0, cut)) for cut in cuts)
+    return halves, thirds
 
 
-def _compile_split(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _even(size: int, multiple: int, num_parts: int) -> Parts:
+    length = max(1, -(-size // num_parts))
+    if length > multiple:
+        length = length // multiple * multiple
+    return tuple((s, min(length, size - s)) for s in reversed(range(0, size, length)))
+
+
+def _compile_split(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     found = _axis(move, held, axes)
     if found is None:
         return None
@@ -183,23 +206,18 @@ def _compile_split(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Ax
     dims = _carrier_dims(axes, label)
     overrides = dict(move.overrides)
     others = max(1, held[next(iter(covered))].numel() // size)
-    cuts = _cuts(size, FLAT_MULTIPLE // math.gcd(others, FLAT_MULTIPLE))
+    cuts = _cuts(size, FLAT_MULTIPLE // math.gcd(others, FLAT_MULTIPLE), num_parts)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
-        pieces: Pieces = []
         base = call.replaced(**overrides) if overrides else call
-        cut = cuts[visit % 2]
-        for start, length in ((cut, size - cut), (0, cut)):
+        for start, length in cuts[visit % 2]:
 
             def narrowed(path: Path, tensor: Tensor, s: int = start, n: int = length) -> Tensor:
                 return tensor.narrow(dims[path], s, n) if path in dims else tensor
 
             part = base.mapped(narrowed).run()
-            pieces += [
-                Piece(i, part[i], held[i].narrow(dim, start, length), (dim, start, length))
-                for i, dim in covered.items()
-            ]
-        return pieces
+            for i, dim in covered.items():
+                yield Piece(i, part[i], held[i].narrow(dim, start, length), (dim, start, length))
 
     return run, set(covered)
 
@@ -212,7 +230,9 @@ def _distinct(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _compile_roll(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_roll(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     found = _axis(move, held, axes)
     if found is None:
         return None
@@ -236,18 +256,18 @@ def _compile_roll(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axe
 
         base = call.replaced(**overrides) if overrides else call
         got = base.mapped(rolled).run()
-        pieces: Pieces = []
         for i, dim in covered.items():
-            pieces.append(Piece(i, got[i].narrow(dim, 0, rest), held[i].narrow(dim, shift, rest),
-                                (dim, shift, rest)))
-            pieces.append(Piece(i, got[i].narrow(dim, rest, shift), held[i].narrow(dim, 0, shift),
-                                (dim, 0, shift)))
-        return pieces
+            yield Piece(i, got[i].narrow(dim, 0, rest), held[i].narrow(dim, shift, rest),
+                        (dim, shift, rest))
+            yield Piece(i, got[i].narrow(dim, rest, shift), held[i].narrow(dim, 0, shift),
+                        (dim, 0, shift))
 
     return run, set(covered)
 
 
-def _compile_flat(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_flat(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     layout = (held[0].shape, held[0].stride())
     size = held[0].numel()
     if size < 2 or not all(bits.is_dense(t) and (t.shape, t.stride()) == layout for t in held):
@@ -260,26 +280,21 @@ def _compile_flat(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axe
             return None
     if not moved:
         return None
-    cuts = _cuts(size, FLAT_MULTIPLE)
+    cuts = _cuts(size, FLAT_MULTIPLE, num_parts)
     if any(len(path) > 1 for path in moved):
         return None
     positions = tuple(path[0] for path in moved)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
-        pieces: Pieces = []
-        cut = cuts[visit % 2]
         args = list(call.args)
         operands = [(i, call.args[i], call.args[i].storage_offset()) for i in positions]
-        for start, length in ((cut, size - cut), (0, cut)):
+        for start, length in cuts[visit % 2]:
             for i, tensor, offset in operands:
                 args[i] = tensor.as_strided((length,), (1,), offset + start)
             part = BoundCall(call.form, tuple(args)).run()
-            pieces += [
-                Piece(i, got, h.as_strided((length,), (1,), h.storage_offset() + start),
-                      (-1, start, length))
-                for i, (got, h) in enumerate(zip(part, held, strict=True))
-            ]
-        return pieces
+            for i, (got, h) in enumerate(zip(part, held, strict=True)):
+                view = h.as_strided((length,), (1,), h.storage_offset() + start)
+                yield Piece(i, got, view, (-1, start, length))
 
     return run, set(range(len(held)))
 
@@ -290,7 +305,9 @@ def _negated(tensor: Tensor) -> Tensor:
     return image
 
 
-def _compile_negate(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_negate(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     allowed = range(len(held)) if move.outputs is None else move.outputs
     covered = [i for i in allowed if held[i] is not None and held[i].is_floating_point()]
     if not covered:
@@ -308,7 +325,9 @@ def _compile_negate(move: Move, call: BoundCall, held: Sequence[Tensor], axes: A
     return run, set(covered)
 
 
-def _compile_double(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_double(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
         got = call.mapped(lambda p, t: torch.stack([t, t])).run()
         return [Piece(i, g.select(0, 1), h, None)
@@ -317,7 +336,9 @@ def _compile_double(move: Move, call: BoundCall, held: Sequence[Tensor], axes: A
     return run, set(range(len(held)))
 
 
-def _compile_reverse(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_reverse(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     lengths = {len(a) for a in call.args if isinstance(a, (list, tuple)) and len(a)}
     if len(lengths) != 1 or (length := lengths.pop()) < 2 or len(held) % length:
         return None
@@ -338,7 +359,9 @@ def _present(held: Sequence[Tensor]) -> list[int]:
     return [i for i, t in enumerate(held) if t is not None]
 
 
-def _compile_rerun(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_rerun(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     covered = _present(held)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
@@ -348,7 +371,9 @@ def _compile_rerun(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Ax
     return run, set(covered)
 
 
-def _compile_custom(move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes) -> Compiled:
+def _compile_custom(
+    move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
+) -> Compiled:
     function = move.function
     if function is None:
         return None
@@ -361,7 +386,7 @@ def _compile_custom(move: Move, call: BoundCall, held: Sequence[Tensor], axes: A
     return run, set(covered)
 
 
-_COMPILERS: dict[str, Callable[[Move, BoundCall, Sequence[Tensor], Axes], Compiled]] = {
+_COMPILERS: dict[str, Callable[[Move, BoundCall, Sequence[Tensor], Axes, int], Compiled]] = {
     "split": _compile_split,
     "roll": _compile_roll,
     "flat": _compile_flat,

@@ -1,0 +1,232 @@
+"""One fault, one verdict: a guarded step with a fault in it, undone afterwards."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import torch
+
+from sdc_guard import bits
+from sdc_guard.bench.workload import TrainingStep
+from sdc_guard.calls import form_of
+from sdc_guard.guard import Guard
+from sdc_guard.inject.faults import Fault, InjectedFault, TransientFlip
+from sdc_guard.records import Finding, Record
+
+CORRUPTION = "corruption"
+"""A finding names the op and calls its result corrupt: detected."""
+SOFTER = "softer verdict"
+"""A finding names the op, with another verdict than corruption."""
+ELSEWHERE = "other op"
+"""Findings, none of which names the op."""
+LOUD = "exception"
+"""The fault ended the step with an exception, without a finding."""
+MISSED = "missed"
+NOT_INJECTED = "not injected"
+"""The fault changed no bit; it is not counted."""
+
+
+class Trial(Record, frozen=True, kw_only=True):
+    """What became of fault number ``index`` of a campaign.
+
+    ``verdicts`` and ``causes`` count the findings that name the op.  ``why``: for all outcomes but
+    ``corruption``, what the guard did instead.  ``sites``: its plans for results of that shape.
+    """
+
+    index: int
+    op: str
+    fault: InjectedFault | None
+    num_steps: int
+    outcome: str
+    verdicts: dict[str, int]
+    causes: dict[str, int]
+    why: str
+    sites: tuple[str, ...]
+
+
+class Rig:
+    """A warm guarded training run in which faults can be tried, each from the same state.
+
+    Parameters and optimizer state, and what the guard has learned about its sites, are put back
+    after each trial; batches go on, so that every fault meets other data.
+    """
+
+    def __init__(self, training: TrainingStep, *, warmup_steps: int, seed: int) -> None:
+        self.training = training
+        self.findings: list[Finding] = []
+        self.guard = Guard(budget="all", on_finding=self.findings.append, evidence="none",
+                           seed=seed)
+        self.false_alarms: list[str] = []
+        for _ in range(warmup_steps):
+            self.clean_step()
+        self._state = _TrainingState(training)
+        self._learned = _Learned(self.guard)
+
+    def clean_step(self) -> None:
+        """A guarded step without a fault; whatever is found in it is a false alarm."""
+        with self.guard:
+            self.training.step()
+        self.false_alarms += [finding.message for finding in self.findings]
+        self.findings.clear()
+
+    def try_fault(self, index: int, fault: Fault) -> Trial:
+        """A transient fault gets one step; a repeated one up to ``STEPS_REPEATED``, with a clean
+        end as soon as a finding names its op."""
+        self.findings.clear()
+        before = _Counters(self.guard)
+        num_steps, raised = 0, ""
+        limit = 1 if isinstance(fault, TransientFlip) else STEPS_REPEATED
+        while num_steps < limit and not raised and not self._named(fault):
+            num_steps += 1
+            with self.guard, fault:
+                try:
+                    self.training.step()
+                except Exception as error:
+                    raised = f"{type(error).__name__}: {error}"[:300]
+        trial = self._judge(index, fault, num_steps, raised, before)
+        self._state.put_back(self.training)
+        self._learned.put_back(self.guard)
+        self.findings.clear()
+        return trial
+
+    def _named(self, fault: Fault) -> list[Finding]:
+        return [finding for finding in self.findings if finding.op == str(fault.op)]
+
+    def _judge(
+        self, index: int, fault: Fault, num_steps: int, raised: str, before: _Counters
+    ) -> Trial:
+        named = self._named(fault)
+        verdicts = Counter(finding.verdict.value for finding in named)
+        if not fault.injected:
+            outcome = NOT_INJECTED
+        elif verdicts[CORRUPTION]:
+            outcome = CORRUPTION
+        elif named:
+            outcome = SOFTER
+        elif self.findings:
+            outcome = ELSEWHERE
+        else:
+            outcome = LOUD if raised else MISSED
+        why, sites = "", ()
+        if outcome != CORRUPTION:
+            why = "; ".join(self._reasons(fault, raised, before))
+            sites = describe_sites(self.guard, fault)
+        return Trial(
+            index=index, op=str(fault.op), fault=fault.injected[0] if fault.injected else None,
+            num_steps=num_steps, outcome=outcome, verdicts=dict(verdicts),
+            causes=dict(Counter(finding.cause.value for finding in named)), why=why, sites=sites)
+
+    def _reasons(self, fault: Fault, raised: str, before: _Counters) -> list[str]:
+        """What the guard noted during the trial that may explain why no corruption was called."""
+        after = _Counters(self.guard)
+        reasons = [raised] if raised else []
+        reasons += [f"{f.verdict.value} in {f.op}: {f.attribution.reason}" for f in self.findings]
+        reasons += [f"refused: {name}" for name in sorted(after.refused - before.refused)]
+        if after.guard_errors > before.guard_errors:
+            reasons.append(f"{after.guard_errors - before.guard_errors} guard errors")
+        packet = form_of(fault.op).packet
+        for reason, count in after.not_tested.get(packet, {}).items():
+            if count > before.not_tested.get(packet, {}).get(reason, 0):
+                reasons.append(f"{packet} not tested: {reason}")
+        if packet not in after.not_tested:
+            reasons.append(f"{packet} is not watched")
+        return reasons or ["no witness disagreed"]
+
+
+STEPS_REPEATED = 3
+
+
+@dataclasses.dataclass
+class _Counters:
+    """What the guard counts, at one moment."""
+
+    refused: frozenset[str]
+    guard_errors: int
+    not_tested: dict[str, dict[str, int]]
+
+    def __init__(self, guard: Guard) -> None:
+        coverage = guard.coverage
+        self.refused = frozenset(coverage.refused_relations)
+        self.guard_errors = coverage.guard_errors
+        self.not_tested = {op.op: dict(op.not_tested) for op in coverage.ops}
+
+
+def describe_sites(guard: Guard, fault: Fault) -> tuple[str, ...]:
+    """The guard's plans for the fault's op, where results have its shape: relations with clean runs,
+    ``refused`` where one is not used; visits and references."""
+    packet = form_of(fault.op).packet
+    num_elements = None
+    if fault.injected:
+        num_elements = torch.Size(fault.injected[0].shape).numel()
+    described = []
+    for plan in guard._pipeline._plans.values():
+        if plan.spec.packet != packet or num_elements not in (None, plan.elements) \
+                and len(plan.axes.outputs) == 1:
+            continue
+        relations = ", ".join(
+            f"{r.name} ({'refused' if r.refused else r.passes})" for r in plan.relations)
+        described.append(f"{relations or 'rerun only'}; visits {plan.visits}, "
+                         f"references {plan.referenced}")
+    return tuple(described)
+
+
+class _TrainingState:
+    """Images of parameters, buffers and optimizer state."""
+
+    def __init__(self, training: TrainingStep) -> None:
+        self._images = [(t, bits.snapshot(t)) for t in _tensors(training)]
+        self._numbers = copy.deepcopy(_numbers(training))
+
+    def put_back(self, training: TrainingStep) -> None:
+        for tensor, image in self._images:
+            bits.restore(tensor, image)
+        for state, numbers in zip(training.optimizer.state.values(), self._numbers, strict=True):
+            state.update(numbers)
+        for parameter in training.model.parameters():
+            parameter.grad = None
+
+
+def _tensors(training: TrainingStep) -> list[torch.Tensor]:
+    states = training.optimizer.state.values()
+    return [*training.model.parameters(), *training.model.buffers(),
+            *(v for state in states for v in state.values() if isinstance(v, torch.Tensor))]
+
+
+def _numbers(training: TrainingStep) -> list[dict[str, Any]]:
+    return [{k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
+            for state in training.optimizer.state.values()]
+
+
+class _Learned:
+    """What the guard's plans hold, field by field, so that one trial teaches the next nothing."""
+
+    def __init__(self, guard: Guard) -> None:
+        pipeline = guard._pipeline
+        self._refused = set(pipeline.refused)
+        self._plans = {
+            key: (plan, _fields(plan), [(r, _fields(r)) for r in plan.relations])
+            for key, plan in pipeline._plans.items()}
+
+    def put_back(self, guard: Guard) -> None:
+        pipeline = guard._pipeline
+        pipeline.refused = set(self._refused)
+        pipeline._plans.clear()
+        for key, (plan, fields, relations) in self._plans.items():
+            pipeline._plans[key] = plan
+            _set_fields(plan, fields)
+            for relation, its_fields in relations:
+                _set_fields(relation, its_fields)
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    return {
+        f.name: list(value) if isinstance(value := getattr(record, f.name), list) else value
+        for f in dataclasses.fields(record)}
+
+
+def _set_fields(record: Any, fields: dict[str, Any]) -> None:
+    for name, value in fields.items():
+        setattr(record, name, list(value) if isinstance(value, list) else value)
