@@ -7,10 +7,9 @@ All numerical work is in the rooms below; here is the policy.
 from __future__ import annotations
 
 import logging
-import os
-import threading
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ from weakref import WeakSet
 from torch import nn
 from torch.optim import Optimizer
 
-from sdc_guard import ranks
+from sdc_guard import active, ranks
 from sdc_guard.check.selftest import dead_witnesses
 from sdc_guard.errors import CorruptionDetected, SdcGuardWarning, UsageError
 from sdc_guard.evidence.bundle import BundleWriter
@@ -41,24 +40,11 @@ log = logging.getLogger("sdc_guard")
 POLICIES = ("record", "warn", "raise", "skip")
 OnFinding = str | Callable[[Finding], object]
 
-_active = threading.local()
-_attached: WeakSet[Guard] = WeakSet()
-
 
 def active_guard() -> Guard | None:
     """The guard that is active on this thread, or None."""
-    return getattr(_active, "guard", None)
-
-
-def _rest_in_child() -> None:
-    """A forked process (a DataLoader worker) inherits the mode but not the job: the guard lets every
-    call through there and writes nothing to the parent's log."""
-    for guard in list(_attached):
-        guard.leave_to_parent()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_rest_in_child)
+    found = active.watcher()
+    return found if isinstance(found, Guard) else None
 
 
 class Guard:
@@ -120,13 +106,18 @@ class Guard:
             dead, self.memory_budget_bytes)
         self._mode = GuardMode(
             self._scheduler, self._provenance, self._pipeline.check, self._settle,
-            self._pipeline.cost_of_site, self._pipeline.is_known_site, self._pipeline.on_error, self.memory_budget_bytes)
+            self._pipeline.find_plan, self._pipeline.on_error, self.memory_budget_bytes)
         optimizers = (() if optimizer is None else
                       (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer))
         self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
-        self._compiled = CompiledRegions()
+        self._compiled = CompiledRegions(self._mode.begin_step_if_due)
+        self._mode.owns_buffer = self._gate.owns_buffer
         self._corrupt: list[Finding] = []
-        self._stepped = False
+        self._stepped: WeakSet[Optimizer] = WeakSet()
+        self._in_step = False
+        self._is_over = False
+        self._num_regions = 0
+        self._num_unwatched: Counter[str] = Counter()
         self._steps_skipped = 0
         self._watching = True
         self._inside_s = 0.0
@@ -155,7 +146,7 @@ class Guard:
                if self._mode.tallies[name].calls]
         return Coverage(
             ops=(*ops, *self._compiled.coverage()),
-            gaps=tuple(sorted(pipeline.gaps | self._compiled.gaps())),
+            gaps=tuple(sorted(pipeline.gaps | self._compiled.gaps() | self._unwatched())),
             dead_witnesses=tuple(sorted(pipeline.dead_witnesses)),
             refused_relations=tuple(sorted(pipeline.refused)),
             overhead_s=scheduler.spent_s,
@@ -173,59 +164,85 @@ class Guard:
 
     def __enter__(self) -> Guard:
         outer = active_guard()
-        if outer is not None and outer is not self:
-            self._outer = outer
-            return self
-        self._depth += 1
-        if self._depth == 1:
+        if outer is None or outer is self:
             self.attach()
+        else:
+            self._outer = outer
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._outer is not None:
-            self._outer = None
+        if active_guard() is not self:
             return
+        if error is not None and self._depth == 1:
+            self.note_exception(error)
+        if active.leave():
+            remove(self._mode)
         self._depth -= 1
         if self._depth:
             return
-        if error is not None:
-            self._events.write("exception", error=f"{kind.__name__ if kind else ''}: {error}"[:500])
         self.detach()
         if error is None and self._corrupt and self.on_finding == "raise":
             self._raise(self._corrupt)
 
     def attach(self) -> None:
-        """Start watching on this thread until :meth:`detach`."""
-        _active.guard = self
-        _attached.add(self)
+        """Watch this thread until :meth:`detach`, or as many exits as there were entries."""
+        active.enter(self)
+        self._depth += 1
+        self._outer = None
         self._mode.active = True
+        if self._watching:
+            install(self._mode)
+        if self._depth > 1:
+            return
         self._mode.num_threads = num_threads()
-        self._mode.rearm(self._new_step)
+        if not self._in_step:
+            self._mode.rearm(self._new_step)
         self._gate.open()
         self._compiled.open()
         self._scheduler.start()
         self._step_started_s = time.perf_counter()
-        install(self._mode)
 
     def detach(self) -> None:
         """Stop watching, leave nothing on the thread, and write the summary to the event log."""
+        if not active.is_running(self):
+            return
+        self._gate.close()
         remove(self._mode)
         self._mode.active = False
         self._scheduler.stop()
-        self._gate.close()
         self._compiled.close()
-        _attached.discard(self)
-        if active_guard() is self:
-            _active.guard = None
+        self._depth = 0
+        active.stop(self)
         self._events.write("summary", coverage=self.coverage, findings=len(self.findings))
 
     def leave_to_parent(self) -> None:
         """Let every call through in this forked child; the parent goes on guarding."""
+        self._gate.close()
+        remove(self._mode)
         self._mode.active = False
+        self._compiled.close()
         self._events.close()
+        self._depth = 0
+        active.stop(self)
+
+    def note_exception(self, error: BaseException) -> None:
+        """Write to the event log that the guarded code raised."""
+        self._events.write("exception", step=self._pipeline.step,
+                           error=f"{type(error).__name__}: {error}"[:500])
+
+    def note_gap(self, gap: str) -> None:
+        """Say in coverage, once in the event log and once in the log, what is not covered."""
+        if gap not in self._pipeline.gaps:
+            self._pipeline.gaps.add(gap)
+            self._events.write("not_covered", reason=gap, step=self._pipeline.step)
+            log.warning("sdc_guard: %s", gap)
+
+    def _unwatched(self) -> set[str]:
+        return {f"{count} of {self._pipeline.step} {what} were not watched, to keep the budget"
+                for what, count in self._num_unwatched.items() if count}
 
     def _settle(self) -> None:
         """Apply the policy to new findings; runs outside of the guard's own error handling."""
@@ -258,9 +275,11 @@ class Guard:
 
     def _gate_calls(self) -> GateCalls:
         return GateCalls(
+            is_active_here=lambda: active_guard() is self,
             is_corrupt=lambda: bool(self._corrupt),
             protects=self._protects,
             wants_inside=self._wants_inside,
+            closure_begins=self._closure_begins,
             entering=self._entering,
             leaving=self._leaving,
             rejected=self._rejected,
@@ -282,6 +301,7 @@ class Guard:
         self._provenance.in_optimizer = True
         self._spent_before_s = self._scheduler.spent_s
         self._inside_watched = watched
+        self._num_unwatched["optimizer steps"] += not watched
         if not watched:
             remove(self._mode)
 
@@ -294,52 +314,67 @@ class Guard:
 
     def _rejected(self, where: str) -> None:
         found = list(self._corrupt)
-        self._steps_skipped += 1
-        self._events.write("step_skipped", step=self._pipeline.step, where=where,
+        kind = "step_not_undone" if where == "applied" else "step_skipped"
+        self._steps_skipped += kind == "step_skipped"
+        self._events.write(kind, step=self._pipeline.step, where=where,
                            findings=[f.message for f in found])
         if self.on_finding == "raise":
             self._raise(found)
 
     def _not_undoable(self, num_bytes: int) -> None:
-        self._pipeline.gaps.add(
-            f"a fault inside the optimizer step cannot be undone: parameters, state or buffers take "
-            f"{num_bytes} bytes, memory_budget is {self.memory_budget_bytes}")
+        self.note_gap(
+            f"a corrupt step cannot be undone: parameters and state, or buffers, take {num_bytes} "
+            f"bytes, memory_budget is {self.memory_budget_bytes}")
 
     def _new_step(self) -> None:
         """First differentiable op after an optimizer step."""
-        if self._stepped:
-            self._stepped = False
+        self._in_step = True
+        self._stepped.clear()
+        if self._is_over:
+            self._is_over = False
             self._corrupt = []
             self._provenance.forget_step()
         self._gate.begin_step()
 
+    def _closure_begins(self) -> None:
+        """A step with a closure begins here, unless forward ran before it."""
+        if self._mode.on_new_step is not None:
+            self._mode.on_new_step = None
+            self._new_step()
+
     def _step_done(self, optimizer: Optimizer) -> None:
         self._pipeline.step += 1
-        self._stepped = True
+        self._report_unseen(optimizer)
+        self._in_step = False
+        self._is_over = True
         now_s = time.perf_counter()
         self._step_s, self._step_started_s = now_s - self._step_started_s, now_s
         self._compiled.open()
-        self._report_unseen(optimizer)
         self._mode.rearm(self._new_step)
         scheduler = self._scheduler
         if scheduler.due_for_retune():
             scheduler.retune(self._mode.tallies.values(), scheduler.duty)
         self._watching = scheduler.draw_duty()
+        self._num_unwatched["steps"] += not self._watching
         if self._watching:
             install(self._mode)
         else:
             remove(self._mode)
 
     def _report_unseen(self, optimizer: Optimizer) -> None:
-        """Say it when a step came without any op that we saw: another thread computed it."""
-        if self._mode.num_autograd_ops == 0 and self._watching and self._pipeline.step > 1:
-            gap = ("a step's forward ran on a thread that the guard does not watch; it is watched "
-                   "from the thread that calls optimizer.step()")
-            if gap not in self._pipeline.gaps:
-                self._pipeline.gaps.add(gap)
-                self._events.write("not_covered", reason=gap, step=self._pipeline.step)
-                log.warning("sdc_guard: %s", gap)
-        self._mode.num_autograd_ops = 0
+        """Say it when an optimizer steps and no forward, or no backward, was seen since its last
+        step.  (Several optimizers may step after one backward.)"""
+        mode, again = self._mode, not self._in_step and (
+            not self._is_over or optimizer in self._stepped)
+        ran_compiled = self._compiled.num_regions != self._num_regions
+        part = "forward" if again else "backward" if self._in_step and not mode.num_backward_ops else ""
+        if part and self._watching and not ran_compiled:
+            self.note_gap(
+                f"a step's {part} was not seen: it ran on another thread, which is watched only "
+                "while a Guard is entered there, or there was none")
+        self._stepped.add(optimizer)
+        self._num_regions = self._compiled.num_regions
+        mode.num_backward_ops = 0
 
 
 def _verdicts(names: tuple[str, ...]) -> frozenset[Verdict]:

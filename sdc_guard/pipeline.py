@@ -80,14 +80,9 @@ class Pipeline:
         self._known: dict[tuple[str, ...], _Known] = {}
         self._errors_logged: Counter[str] = Counter()
 
-    def cost_of_site(self, key: Any) -> float:
-        """Measured cost of checking the site in seconds; 0 before its first check."""
-        plan = self._plans.get(key)
-        return plan.cost_s if plan is not None else 0.0
-
-    def is_known_site(self, key: Any) -> bool:
-        """True if the site has a plan: its operands were looked at before."""
-        return key in self._plans
+    def find_plan(self, key: Any) -> Plan | None:
+        """The plan of a site that was looked at before."""
+        return self._plans.get(key)
 
     def on_error(self, where: str, error: BaseException) -> None:
         """Record a failure of the guard's own work; training goes on."""
@@ -98,11 +93,10 @@ class Pipeline:
             log.warning("sdc_guard failed %s and goes on: %s", where, text)
             self.events.write("guard_error", where=where, error=text, step=self.step)
 
-    def check(self, observation: Observation, key: Any, watch: Watch) -> None:
+    def check(self, observation: Observation, key: Any, plan: Plan | None, watch: Watch) -> None:
         """Run the witnesses that are due on one observation."""
         started_s = time.perf_counter()
         tally, call, held = watch.tally, observation.call, observation.held
-        plan = self._plans.get(key)
         if plan is None:
             plan = self._new_plan(key, watch, call, held)
         plan.visits += 1

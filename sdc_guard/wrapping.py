@@ -8,6 +8,8 @@ a weak table (None for a module that is not wrapped, a copy among them).  So ``c
 
 from __future__ import annotations
 
+import atexit
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -27,6 +29,16 @@ def _guard_of(model: nn.Module) -> Guard | None:
     """The model's guard; None for every other module, because Dynamo reads each attribute that
     ``dir`` lists and may not meet an exception."""
     return _guards.get(model)
+
+
+def _at_exit() -> None:
+    """The process ends while models are wrapped: write the summaries, and the exception that ended
+    it, if one did."""
+    for guard in list(_guards.values()):
+        error = getattr(sys, "last_value", None)
+        if isinstance(error, BaseException):
+            guard.note_exception(error)
+        guard.detach()
 
 
 def wrap(
@@ -58,6 +70,7 @@ def wrap(
                   **options)
     if not _guards:
         nn.Module.sdc_guard = property(_guard_of)  # type: ignore[attr-defined]
+        atexit.register(_at_exit)
     _guards[model] = guard
     guard.attach()
     return model
@@ -75,4 +88,5 @@ def unwrap(model: Model) -> Model:
     guard.detach()
     if not _guards:
         del nn.Module.sdc_guard  # type: ignore[attr-defined]
+        atexit.unregister(_at_exit)
     return model

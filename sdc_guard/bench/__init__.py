@@ -1,0 +1,1 @@
+"""Measurements of the guard: what it costs and what it finds."""

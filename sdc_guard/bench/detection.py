@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import islice
 
+import msgspec
+
 from sdc_guard.bench.intervals import Interval, proportion
 from sdc_guard.bench.trial import CORRUPTION, NOT_INJECTED, SOFTER, Rig, Trial
 from sdc_guard.bench.workload import Build, intra_op_threads
@@ -31,7 +33,7 @@ MODELS = ("transient", "repeated")
 
 
 class Rate(Record, frozen=True, kw_only=True):
-    """``detected`` of ``injected`` faults with the interval of Clopper and Pearson; None for none."""
+    """``detected`` of ``injected`` faults with Clopper and Pearson's interval; None for none."""
 
     detected: int
     injected: int
@@ -50,9 +52,9 @@ class Campaign(Record, frozen=True, kw_only=True):
     seed: int
     warmup_steps: int
     done: tuple[tuple[int, int], ...] = ()
-    outcomes: dict[str, int] = {}
-    outcomes_by_op: dict[str, dict[str, int]] = {}
-    causes: dict[str, int] = {}
+    outcomes: dict[str, int] = msgspec.field(default_factory=dict)
+    outcomes_by_op: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    causes: dict[str, int] = msgspec.field(default_factory=dict)
     not_detected: tuple[Trial, ...] = ()
     false_alarms: tuple[str, ...] = ()
 
@@ -117,7 +119,7 @@ def continue_campaign(
     campaign: Campaign, build: Build, num: int, *, num_processes: int = 1,
     progress: Callable[[Campaign], None] | None = None,
 ) -> Campaign:
-    """Try the faults with numbers below ``num`` that have not been tried yet; one torch thread each.
+    """Try the faults with numbers below ``num`` that have not been tried; one torch thread each.
 
     Fault number i depends on the seed and the calls alone, so campaigns can be continued and
     shared out.  With more than one process ``build`` must be picklable.  ``progress`` gets the

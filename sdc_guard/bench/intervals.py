@@ -70,8 +70,8 @@ def median(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
     distribution.
 
     With n values the k-th smallest and k-th largest enclose the median with probability
-    ``1 - 2 P(X < k)``, X binomial(n, 1/2); k is the largest that reaches ``confidence``.  Where even
-    k = 1 does not (n < 6 for 95 %), the interval is the range and its own confidence is given.
+    ``1 - 2 P(X < k)``, X binomial(n, 1/2); k is the largest that reaches ``confidence``.  Where
+    even k = 1 does not (n < 6 for 95 %), the interval is the range, with its own confidence.
 
     Raises:
         UsageError: if there are no values.

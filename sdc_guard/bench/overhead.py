@@ -1,8 +1,8 @@
 """What the guard costs: plain and guarded steps in turn, in one process, on one training run.
 
 Both kinds of step see the same caches, clock rates and neighbours, so their ratio is stable
-where either time alone is not.  Entering and leaving the guard is not timed, plans that it has learned
-are kept.
+where either time alone is not.  Entering and leaving the guard is not timed, and plans that it has
+learned are kept.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class Overhead(Record, frozen=True, kw_only=True):
     """One measurement.  ``label`` names the workload.
 
     ``ratio``: median of guarded over plain time of a pair of turns, each ``steps_per_turn`` steps
-    long.  ``total_ratio``: all guarded over all plain time, which counts the rare expensive steps of
-    a small budget in full.  ``own_overhead_share``: what the guard itself says it costs.
+    long.  ``total_ratio``: all guarded over all plain time, which counts the rare expensive steps
+    of a small budget in full.  ``own_overhead_share``: what the guard itself says it costs.
     """
 
     label: str

@@ -22,8 +22,8 @@ from sdc_guard.guard import Guard
 from sdc_guard.records import Record
 
 PARTS = ("prepare", "op again", "compare", "move", "invariant", "reference", "rest")
-"""``prepare``: the site's key and images of overwritten operands, before the call.  ``op again``: the
-kernel inside replays.  ``compare``: equal bits?  ``move``: the rest of a replay (relocating
+"""``prepare``: the site's key and images of overwritten operands, before the call.  ``op again``:
+the kernel inside replays.  ``compare``: equal bits?  ``move``: the rest of a replay (relocating
 operands, Python).  ``rest``: bookkeeping."""
 
 _clock = time.perf_counter
@@ -73,7 +73,7 @@ class _Sums:
     calls: int = 0
     op_s: float = 0.0
     total_s: float = 0.0
-    parts_s: Counter[str] = field(default_factory=Counter)
+    parts_s: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     relations: Counter[str] = field(default_factory=Counter)
 
 

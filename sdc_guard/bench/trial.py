@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections import Counter
 from typing import Any
 
@@ -27,6 +28,8 @@ LOUD = "exception"
 MISSED = "missed"
 NOT_INJECTED = "not injected"
 """The fault changed no bit; it is not counted."""
+STEPS_REPEATED = 3
+"""Guarded steps that a repeated fault may take until it is found."""
 
 
 class Trial(Record, frozen=True, kw_only=True):
@@ -110,7 +113,8 @@ class Rig:
             outcome = ELSEWHERE
         else:
             outcome = LOUD if raised else MISSED
-        why, sites = "", ()
+        why = ""
+        sites: tuple[str, ...] = ()
         if outcome != CORRUPTION:
             why = "; ".join(self._reasons(fault, raised, before))
             sites = describe_sites(self.guard, fault)
@@ -136,9 +140,6 @@ class Rig:
         return reasons or ["no witness disagreed"]
 
 
-STEPS_REPEATED = 3
-
-
 @dataclasses.dataclass
 class _Counters:
     """What the guard counts, at one moment."""
@@ -155,16 +156,15 @@ class _Counters:
 
 
 def describe_sites(guard: Guard, fault: Fault) -> tuple[str, ...]:
-    """The guard's plans for the fault's op, where results have its shape: relations with clean runs,
-    ``refused`` where one is not used; visits and references."""
+    """The guard's plans for the fault's op where results are as large: each relation with its
+    number of clean runs, or ``refused`` where it is not used; visits and references."""
     packet = form_of(fault.op).packet
-    num_elements = None
-    if fault.injected:
-        num_elements = torch.Size(fault.injected[0].shape).numel()
+    num_elements = math.prod(fault.injected[0].shape) if fault.injected else None
     described = []
     for plan in guard._pipeline._plans.values():
-        if plan.spec.packet != packet or num_elements not in (None, plan.elements) \
-                and len(plan.axes.outputs) == 1:
+        if plan.spec.packet != packet:
+            continue
+        if len(plan.axes.outputs) == 1 and num_elements not in (None, plan.elements):
             continue
         relations = ", ".join(
             f"{r.name} ({'refused' if r.refused else r.passes})" for r in plan.relations)

@@ -6,9 +6,9 @@ NumPy has no ``erf``, and the kernels that compute it are under test.  About a g
     erf(c + t) = erf(c) + integral_0^t f'(c + s) ds,    f' = sum_j d_j s^j,
     d_0 = 2/sqrt(pi) exp(-c^2),    (j + 1) d_(j+1) = -2 (c d_j + d_(j-1)),
 
-which is ``f'' = -2 x f'`` for ``f = erf``, term by term.  The grid has spacing 1/32, so ``|t| <= 1/64``;
-with 10 terms the first omitted one is below 2^-60.  ``erf(c)`` and ``exp`` come from the C library
-through Python's :mod:`math`, once.  Beyond 6 the function is 1 in float64
+which is ``f'' = -2 x f'`` for ``f = erf``, term by term.  The grid has spacing 1/32, so
+``|t| <= 1/64``; with 10 terms the first omitted one is below 2^-60.  ``erf(c)`` and ``exp`` come
+from the C library through Python's :mod:`math`, once.  Beyond 6 the function is 1 in float64
 (``erfc(6) = 2.2e-17``).
 """
 
@@ -33,7 +33,8 @@ ERF_ERROR = 2.0**-51
 
 @functools.cache
 def _table() -> tuple[F64, F64]:
-    """``erf(c)`` and the coefficients ``[DEGREE, points]`` of the powers of ``t``, slope included."""
+    """``erf(c)`` and the coefficients ``[DEGREE, points]`` of the powers of ``t``, slope
+    included."""
     points = np.arange(int(LIMIT / SPACING) + 1) * SPACING
     value = np.array([math.erf(c) for c in points.tolist()])
     slope = np.array([2 / math.sqrt(math.pi) * math.exp(-c * c) for c in points.tolist()])

@@ -1,16 +1,17 @@
 """Numbers with an error: interval-free running error analysis of a formula, elementwise.
 
-A :class:`Tracked` holds the exact value ``x`` of an expression (float64) and a bound ``e`` on how far a kernel's
-value may be from it.  With ``fl(a op b) = (a op b)(1 + d) + t``, ``|d| <= u``, ``|t| <= eta / 2`` (Higham 2002,
-section 2.2, underflow included; section 3.3, running error analysis):
+A :class:`Tracked` holds the exact value ``x`` of an expression (float64) and a bound ``e`` on how
+far a kernel's value may be from it.  With ``fl(a op b) = (a op b)(1 + d) + t``, ``|d| <= u``,
+``|t| <= eta / 2`` (Higham 2002, section 2.2, underflow included; section 3.3, running error
+analysis):
 
     e(a + b) = e_a + e_b + r,                    r = u (|result| + e) + eta / 2, the rounding,
     e(a b)   = |a| e_b + |b| e_a + e_a e_b + r,
     e(a / b) = (e_a + |a/b| e_b) / (|b| - e_b) + r,    infinite where e_b >= |b|,
     e(sqrt a) = min(e_a / sqrt(a), sqrt(e_a)) + 2 r    (a kernel's root may err by an ulp).
 
-A fused multiply-add only drops a rounding.  The reference's own float64 rounding is covered because u is
-that of the computing format plus 2^-52.
+A fused multiply-add only drops a rounding.  The reference's own float64 rounding is covered because
+u is that of the computing format plus 2^-52.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, slots=True)
 class Tracked:
-    """An exact value, a bound on a kernel's error in it, and the format that the kernel computes in."""
+    """An exact value, a bound on a kernel's error in it, and the format that the kernel computes
+    in."""
 
     value: Array
     error: Array

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import torch
@@ -25,8 +26,9 @@ from sdc_guard.bits import span
 
 FAULTY_OP = "aten.sum.dim_IntList"
 FAULTY_PACKET = "aten.sum"
-TILE = 16
-"""Elements along the summed dimension that the rare path reads, again and again."""
+TILE = 8
+"""Elements along the summed dimension that the rare path reads, again and again: as many floats as a
+256-bit register holds."""
 RARITY = 250
 """One call in so many, on average, has data that leads onto the rare path."""
 _BYTES_LOOKED_AT = 4096
@@ -39,7 +41,6 @@ class Firing:
 
     call: int
     shape: tuple[int, ...]
-    dims: tuple[int, ...]
 
 
 @dataclass
@@ -79,11 +80,12 @@ def faulty_sum(rarity: int = RARITY) -> Iterator[FaultySum]:
             record.recomputations_fired += fires
         else:
             if fires:
-                record.firings.append(Firing(record.calls, tuple(x.shape), tuple(dim or ())))
+                record.firings.append(Firing(record.calls, tuple(x.shape)))
             record.calls += 1
         if not fires:
             return right.call_boxed(keyset, x, dim, keepdim, dtype=dtype)
-        d = (dim or [0])[0] % x.dim()
+        assert dim is not None
+        d = dim[0] % x.dim()
         wrong = right.call_boxed(keyset, _first_tile_repeated(x, d), [d, d + 1], True, dtype=dtype)
         kept = (1,) if keepdim else ()
         return wrong.view(*x.shape[:d], *kept, *x.shape[d + 1 :])
@@ -123,9 +125,9 @@ def _first_tile_repeated(x: Tensor, d: int) -> Tensor:
 
 def _asked_by_the_guard() -> bool:
     """True if a guard's recomputation is on the Python stack, and not only its observer."""
-    frame = sys._getframe(2)
+    frame: FrameType | None = sys._getframe(2)
     while frame is not None:
         if frame.f_globals.get("__name__", "").startswith(_RECOMPUTING_MODULES):
             return True
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return False

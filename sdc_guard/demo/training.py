@@ -17,6 +17,8 @@ LEARNING_RATE = 2e-3
 WARMUP_STEPS = 20
 FINAL_SHARE_OF_RATE = 0.1
 EVALUATION_BATCH = 32
+MAX_NATS = 700.0
+"""exp of more does not fit into a float64."""
 
 _AUTOCAST = {"fp32": False, "bf16": True}
 
@@ -97,7 +99,8 @@ def _rate_share(step: int, num_steps: int) -> float:
 def held_out_perplexity(model: Gpt, corpus: Corpus, *, num_windows: int) -> float:
     """exp of the mean negative log-likelihood per held-out byte, all bytes weighing the same.
 
-    Summed by ``cross_entropy`` and in Python's float64: ``torch.sum`` has no part in it.
+    Infinite where the mean is no number, or too large for a float.  Summed by ``cross_entropy``
+    and in Python's float64: ``torch.sum`` has no part in it.
     """
     context = model.config.context
     total_nats, num_bytes = 0.0, 0
@@ -109,4 +112,4 @@ def held_out_perplexity(model: Gpt, corpus: Corpus, *, num_windows: int) -> floa
         total_nats += mean.item() * targets_BT.numel()
         num_bytes += targets_BT.numel()
     nats_per_byte = total_nats / num_bytes
-    return math.exp(nats_per_byte) if nats_per_byte < 700 else math.inf
+    return math.exp(nats_per_byte) if nats_per_byte < MAX_NATS else math.inf

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import re
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -51,9 +52,11 @@ def fused_work(graph: str) -> tuple[int, int]:
 
 
 class CompiledRegions:
-    """Counts executions of Inductor graphs between :meth:`open` and :meth:`close`."""
+    """Counts executions of Inductor graphs between :meth:`open` and :meth:`close`; calls ``before_run``
+    before each."""
 
-    def __init__(self) -> None:
+    def __init__(self, before_run: Callable[[], None]) -> None:
+        self._before_run = before_run
         self.num_regions = 0
         self.num_ops = 0
         self.num_elements = 0
@@ -71,6 +74,7 @@ class CompiledRegions:
         regions = self
 
         def counted(graph: Any, inputs: Any) -> Any:
+            regions._before_run()
             regions._count(getattr(graph, "inductor_post_grad_graph_str", "") or "")
             return original(graph, inputs)
 

@@ -27,8 +27,9 @@ from sdc_guard.observe.sites import site_key, uncovered
 from sdc_guard.observe.tally import NUM_MEASURED, Tally
 from sdc_guard.records import Observation
 
-Check = Callable[[Observation, Any, "Watch"], None]
-"""Called with an observation, the site's key and what is known about the call."""
+Check = Callable[[Observation, Any, Any, "Watch"], None]
+"""Called with an observation, the site's key, the site's plan (None for a new site), and what is
+known about the call."""
 
 
 class Watch:
@@ -55,8 +56,7 @@ class GuardMode(TorchDispatchMode):
         provenance: Provenance,
         check: Check,
         settle: Callable[[], None],
-        cost_of_site: Callable[[Any], float],
-        is_known_site: Callable[[Any], bool],
+        find_plan: Callable[[Any], Any],
         on_error: Callable[[str, BaseException], None],
         memory_budget_bytes: int,
     ) -> None:
@@ -67,12 +67,12 @@ class GuardMode(TorchDispatchMode):
         self.tallies: dict[str, Tally] = {}
         self.on_new_step: Callable[[], None] | None = None
         self.last_sequence_nr = -1
-        self.num_autograd_ops = 0
-        self._entries: dict[Any, tuple[Entry, Tally | None]] = {}
+        self.num_backward_ops = 0
+        self.owns_buffer: Callable[[object], bool] = lambda tensor: False
+        self._entries: dict[int, tuple[Entry, Tally | None]] = {}
         self._check = check
         self._settle = settle
-        self._cost_of_site = cost_of_site
-        self._is_known_site = is_known_site
+        self._find_plan = find_plan
         self._on_error = on_error
         self._memory_budget_bytes = memory_budget_bytes
         self._lock = threading.RLock()
@@ -101,22 +101,29 @@ class GuardMode(TorchDispatchMode):
         if types and not all(t is Tensor or t is Parameter for t in types):
             return NotImplemented
         if self.on_new_step is not None and not self.provenance.in_optimizer:
-            self._new_step()
+            self.begin_step_if_due(func, args)
         self.scheduler.num_dispatched += 1
-        known = self._entries.get(func)
+        known = self._entries.get(id(func))
         if known is None:
             known = self._sort(func)
         entry, tally = known
         if tally is None:
             if entry.kind is Kind.COMPOSITE:
                 return self._decomposed(func, args, kwargs)
+            if self.scheduler.budget == "all":
+                self.provenance.note_nodes()
             return func(*args, **kwargs)
         return self._watch(entry, tally, args, kwargs)
 
-    def _new_step(self) -> None:
-        """A step begins with the first op that makes an autograd node after an optimizer step:
-        clipping, ``zero_grad`` and evaluation in between make none."""
-        if torch._C._autograd._get_sequence_nr() == self.last_sequence_nr:
+    def begin_step_if_due(self, func: Any = None, args: tuple[Any, ...] = ()) -> None:
+        """A step begins with the first op that makes an autograd node after an optimizer step, or
+        that writes to a module buffer with gradients on (BatchNorm counts its batches before it
+        looks at one): clipping, ``zero_grad`` and evaluation in between do neither."""
+        if self.on_new_step is None or (
+            torch._C._autograd._get_sequence_nr() == self.last_sequence_nr
+            and not (args and torch.is_grad_enabled() and isinstance(func, torch._ops.OpOverload)
+                     and func._schema.is_mutable and self.owns_buffer(args[0]))
+        ):
             return
         hook, self.on_new_step = self.on_new_step, None
         try:
@@ -136,7 +143,7 @@ class GuardMode(TorchDispatchMode):
             name = entry.form.packet if entry.form is not None else str(func)
             tally = self.tallies.setdefault(name, Tally(
                 name, reduction=entry.spec is not None and entry.spec.reduction))
-        self._entries[func] = (entry, tally)
+        self._entries[id(func)] = (entry, tally)
         return entry, tally
 
     def _decomposed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -154,9 +161,8 @@ class GuardMode(TorchDispatchMode):
             returned = entry.op(*args, **kwargs)
             self._not_tested(tally, entry.reason, returned)
             return returned
-        if torch.is_grad_enabled() and torch._C._current_autograd_node() is None:
-            self.num_autograd_ops += 1
-            self.provenance.note_forward()
+        self.provenance.note_nodes()
+        self.num_backward_ops += torch._C._current_autograd_node() is not None
         due = self.scheduler.wants(tally)
         if not due and tally.num_measured >= NUM_MEASURED:
             return entry.op(*args, **kwargs)
@@ -166,12 +172,12 @@ class GuardMode(TorchDispatchMode):
             returned = entry.op(*args, **kwargs)
             self._measure(entry, tally, args, kwargs, returned)
             return returned
-        call, key, live = prepared
+        call, key, plan, live = prepared
         before_s = time.perf_counter()
         returned = entry.op(*args, **kwargs)
         after_s = time.perf_counter()
         try:
-            self._observe(entry, tally, call, key, live, returned)
+            self._observe(entry, tally, call, key, plan, live, returned)
         except Exception as error:
             tally.not_tested["guard error"] += 1
             self._on_error(f"while checking {entry.form.name}", error)
@@ -183,24 +189,25 @@ class GuardMode(TorchDispatchMode):
 
     def _prepare(
         self, entry: Entry, tally: Tally, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[BoundCall, Any, tuple[Any, ...]] | None:
+    ) -> tuple[BoundCall, Any, Any, tuple[Any, ...]] | None:
         """The call with images of what it will overwrite; None if it is not to be checked."""
         form = entry.form
         assert form is not None
         try:
             live = form.bind(args, kwargs)
             key = site_key(entry.op, live, self.num_threads)
-            if not self.scheduler.accepts(tally, hash(key), self._cost_of_site(key)):
+            plan = self._find_plan(key)
+            if not self.scheduler.accepts(tally, key, plan.cost_s if plan is not None else 0.0):
                 return None
-            if not self._is_known_site(key):
+            if plan is None:
                 for value in live:
                     for tensor in flatten(value):
                         if tensor is not None and (reason := uncovered(tensor)):
                             tally.not_tested[reason] += 1
                             return None
             if not form.overwrites:
-                return BoundCall(form, live), key, live
-            return self._imaged(BoundCall(form, live)), key, live
+                return BoundCall(form, live), key, plan, live
+            return self._imaged(BoundCall(form, live)), key, plan, live
         except _TooLarge:
             tally.not_tested["memory budget"] += 1
         except Exception as error:
@@ -211,21 +218,24 @@ class GuardMode(TorchDispatchMode):
     def _imaged(self, call: BoundCall) -> BoundCall:
         """Images of the overwritten operands and of every operand that shares memory with them."""
         form = call.form
+        if len(form.overwrites) == 1 and isinstance(call.args[form.overwrites[0]], Tensor):
+            return self._imaged_alone(call)
         num_bytes = sum(bits.span(t) * t.element_size()
                         for i in form.overwrites for t in flatten(call.args[i]) if t is not None)
         if num_bytes > self._memory_budget_bytes:
             raise _TooLarge
-        if len(form.overwrites) == 1 and len(call.args) < 4 and isinstance(call.args[0], Tensor):
-            return self._imaged_alone(call)
         return call.with_private_images()
 
-    @staticmethod
-    def _imaged_alone(call: BoundCall) -> BoundCall:
-        """The common in-place call on one tensor with at most two other operands, fast."""
+    def _imaged_alone(self, call: BoundCall) -> BoundCall:
+        """The common call that overwrites one tensor, fast."""
         (position,) = call.form.overwrites
         target = call.args[position]
         low, high = bits.address_range(target)
+        if high - low > self._memory_budget_bytes:
+            raise _TooLarge
         for i, other in enumerate(call.args):
+            if isinstance(other, (list, tuple)) and other and isinstance(other[0], Tensor):
+                return call.with_private_images()
             if i != position and isinstance(other, Tensor):
                 start, stop = bits.address_range(other)
                 if start < high and stop > low:
@@ -235,12 +245,12 @@ class GuardMode(TorchDispatchMode):
         return BoundCall(call.form, tuple(args))
 
     def _observe(
-        self, entry: Entry, tally: Tally, call: BoundCall, key: Any, live: tuple[Any, ...],
-        returned: Any,
+        self, entry: Entry, tally: Tally, call: BoundCall, key: Any, plan: Any,
+        live: tuple[Any, ...], returned: Any,
     ) -> None:
         held = call.results(live, returned)
-        present = [t for t in held if t is not None]
-        if not self._is_known_site(key):
+        if plan is None:
+            present = [t for t in held if t is not None]
             for tensor in present:
                 if reason := uncovered(tensor):
                     tally.not_tested[reason] += 1
@@ -250,7 +260,7 @@ class GuardMode(TorchDispatchMode):
                 return
         with self._lock:
             watch = Watch(entry, tally, tally.calls - 1, self.provenance.origin)
-            self._check(Observation(call, held), key, watch)
+            self._check(Observation(call, held), key, plan, watch)
 
     def _measure(
         self, entry: Entry, tally: Tally, args: tuple[Any, ...], kwargs: dict[str, Any],

@@ -3,15 +3,18 @@
 No module hook is used, so that a wrapped model pickles, copies and compiles as before.  In forward
 both are read off the Python frames.  In backward there is no frame of the user's: autograd gives
 each node the sequence number that the forward op had, and the forward call left its place under
-that number.
+that number.  Numbers count per thread, so places are kept per thread.  Activation checkpointing
+runs forward again inside backward; there, frames tell it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from dataclasses import dataclass
 from types import CodeType, FrameType
+from typing import Any
 
 import torch
 from torch import nn
@@ -23,6 +26,11 @@ _OWN_ROOMS = tuple(_OWN_ROOT + room for room in (
     "inject", "calls", "bits",
 ))
 MAX_NODES = 200_000
+MAX_NODES_AT_ONCE = 64
+_ENGINE = torch.autograd.graph._engine_run_backward.__code__
+
+Place = tuple[str, CodeType, int]
+"""Module, code and line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +43,22 @@ class Origin:
     phase: str
 
 
+class _Nodes(threading.local):
+    """Places of the autograd nodes that one thread made, by sequence number."""
+
+    def __init__(self, by_thread: dict[int, dict[int, Place]]) -> None:
+        self.next_nr = torch._C._autograd._get_sequence_nr()
+        self.places: dict[int, Place] = by_thread.setdefault(threading.get_ident(), {})
+
+
 class Provenance:
     """Remembers the forward place of every autograd node of the step at hand."""
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
         self._is_foreign: dict[CodeType, bool] = {}
-        self._forward: dict[int, tuple[str, CodeType, int]] = {}
+        self._by_thread: dict[int, dict[int, Place]] = {}
+        self._nodes = _Nodes(self._by_thread)
         self.in_optimizer = False
 
     def name_modules(self, model: nn.Module) -> None:
@@ -51,36 +68,69 @@ class Provenance:
 
     def forget_step(self) -> None:
         """Drop the forward places of a finished step."""
-        self._forward.clear()
+        for places in list(self._by_thread.values()):
+            places.clear()
 
-    def note_forward(self) -> None:
-        """Remember this place under the sequence number of the autograd node just made."""
-        if len(self._forward) > MAX_NODES:
-            self._forward.clear()
-        self._forward[torch._C._autograd._get_sequence_nr() - 1] = self._look(sys._getframe(1))
+    def note_nodes(self) -> None:
+        """Leave this op call's place under the number of the autograd node that was made for it, and
+        of those made since the last note (views, custom functions); cheap if there is none."""
+        nodes, next_nr = self._nodes, torch._C._autograd._get_sequence_nr()
+        if next_nr == nodes.next_nr:
+            return
+        first, nodes.next_nr = max(nodes.next_nr, next_nr - MAX_NODES_AT_ONCE), next_nr
+        if len(nodes.places) > MAX_NODES:
+            nodes.places.clear()
+        node = torch._C._current_autograd_node()
+        place = self._look(sys._getframe(1)) if node is None else self._within_backward(node)[0]
+        for nr in range(first, next_nr):
+            nodes.places[nr] = place
 
     def origin(self) -> Origin:
         """The origin of the op call that is being dispatched on this thread."""
         node = torch._C._current_autograd_node()
         if node is not None:
-            place = self._forward.get(node._sequence_nr())
-            if place is None:
-                module, code, line = self._look(sys._getframe(1))
-                return Origin("?", self._format(code, line), "backward")
-            return Origin(place[0], self._format(place[1], place[2]), "backward")
+            (module, code, line), phase = self._within_backward(node)
+            return Origin(module, self._format(code, line), phase)
         module, code, line = self._look(sys._getframe(1))
         if self.in_optimizer and not torch.is_grad_enabled():
             return Origin("optimizer", self._format(code, line), "optimizer")
         return Origin(module, self._format(code, line), "forward")
 
-    def _look(self, frame: FrameType) -> tuple[str, CodeType, int]:
+    def _within_backward(self, node: Any) -> tuple[Place, str]:
+        """The forward place of a node, or the frame's own where forward runs again inside it."""
+        place = self._place_of(node._sequence_nr())
+        if torch.is_grad_enabled():
+            module, found, _ = self._walk(sys._getframe(1))
+            if found is not None:
+                return (module or (place[0] if place else "?"), *found), "forward"
+        return place or ("?", *self._look(sys._getframe(1))[1:]), "backward"
+
+    def _place_of(self, nr: int) -> Place | None:
+        place = self._nodes.places.get(nr)
+        if place is None:
+            others = [p[nr] for p in list(self._by_thread.values()) if nr in p]
+            place = others[0] if len(others) == 1 else None
+        return place
+
+    def _look(self, frame: FrameType) -> Place:
         """Nearest named module and nearest frame of the user's own code."""
+        module, found, last = self._walk(frame)
+        while found is None and last.f_back is not None:
+            module, found, last = self._walk(last.f_back)
+        code, line = found or (last.f_code, last.f_lineno)
+        return module or "?", code, line
+
+    def _walk(self, frame: FrameType) -> tuple[str, tuple[CodeType, int] | None, FrameType]:
+        """Module, user code and line, and last frame of a walk outwards, which ends where both are
+        known and where the backward engine was called."""
         module = ""
         found: tuple[CodeType, int] | None = None
-        outermost = frame
+        last = frame
         current: FrameType | None = frame
         while current is not None:
-            code = current.f_code
+            last, code = current, current.f_code
+            if code is _ENGINE:
+                break
             if found is None and not self._foreign(code):
                 found = (code, current.f_lineno)
             if not module and code.co_name == "forward":
@@ -89,10 +139,8 @@ class Provenance:
                     module = self._names.get(id(owner), "") or type(owner).__name__
             if found is not None and module:
                 break
-            outermost = current
             current = current.f_back
-        code, line = found or (outermost.f_code, outermost.f_lineno)
-        return module or "?", code, line
+        return module, found, last
 
     def _foreign(self, code: CodeType) -> bool:
         """True for torch's own files and ours: the line that the user wants is outside both."""

@@ -12,7 +12,7 @@ steps are left out at random (``duty``).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import numpy as np
 
@@ -90,7 +90,7 @@ class Scheduler:
             return False
         return True
 
-    def accepts(self, tally: Tally, site: int, cost_s: float) -> bool:
+    def accepts(self, tally: Tally, site: Hashable, cost_s: float) -> bool:
         """Second question, once the site is known: is it this site's turn, and is there time?
 
         A call that is refused because another site comes first leaves the op armed; after two

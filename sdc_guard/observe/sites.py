@@ -14,7 +14,7 @@ def site_key(op: Any, args: tuple[Any, ...], num_threads: int) -> tuple[Any, ...
     """Op, exact shapes, strides, alignment, dtypes and devices of the operands, and the other
     arguments; of Python floats only whether they are 0 or 1, since an optimizer's change each step
     and kernels do not depend on them otherwise."""
-    return (op, num_threads, *map(_part, args))
+    return (id(op), num_threads, *map(_part, args))
 
 
 def _part(value: Any) -> Any:

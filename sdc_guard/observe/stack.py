@@ -8,8 +8,12 @@ replays, and we see the operators that really run.
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from sdc_guard.observe.mode import GuardMode
 
 
 def is_installed(mode: TorchDispatchMode) -> bool:
@@ -23,7 +27,7 @@ def install(mode: TorchDispatchMode) -> bool:
         return False
     above = _pop_all()
     dispatch._push_mode(mode)
-    _push_all(above)
+    _push_all([m for m in above if not _is_spent(m)])
     return True
 
 
@@ -34,6 +38,11 @@ def remove(mode: TorchDispatchMode) -> bool:
     above = _pop_all()
     _push_all([m for m in above if m is not mode])
     return True
+
+
+def _is_spent(mode: Any) -> bool:
+    """True for a guard's mode that its guard could not take away, from another thread."""
+    return isinstance(mode, GuardMode) and not mode.active
 
 
 def _pop_all() -> list[TorchDispatchMode]:

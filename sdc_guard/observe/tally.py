@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from sdc_guard.records import OpCoverage
@@ -34,7 +35,7 @@ class Tally:
     armed_for: int = 0
     cost_s: float = 2e-4
     calls_at_retune: int = 0
-    site_visits: dict[int, int] = field(default_factory=dict)
+    site_visits: dict[Hashable, int] = field(default_factory=dict)
 
     def measure(self, elements: int, flops: int) -> None:
         self.num_measured += 1

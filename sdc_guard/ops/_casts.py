@@ -27,8 +27,8 @@ _INTEGER: dict[torch.dtype, Any] = {
 
 
 def cast(values: Array, dtype: torch.dtype, held: Array) -> tuple[Array, Array] | None:
-    """``values`` converted to ``dtype`` and how far the result may be off; None for dtypes that we do
-    not know.
+    """``values`` converted to ``dtype`` and how far the result may be off; None for dtypes that we
+    do not know.
 
     The limit is 0 but where a double or an integer becomes a half number: ATen goes through fp32,
     other code does not, and either is right.  A number outside the range of an integer dtype has
@@ -60,8 +60,8 @@ def cast(values: Array, dtype: torch.dtype, held: Array) -> tuple[Array, Array] 
 
 
 def cast_reference(values: Array, held: Tensor) -> Reference | None:
-    """The reference of a result whose elements are ``values`` (of the result's shape) converted to its
-    dtype."""
+    """The reference of a result whose elements are ``values`` (of the result's shape) converted to
+    its dtype."""
     if not bits.has_values(held.dtype):
         return None
     found = cast(values, held.dtype, bits.values(held))
@@ -72,8 +72,8 @@ def cast_reference(values: Array, held: Tensor) -> Reference | None:
 
 
 def moved_bits(held: Tensor, source: Tensor) -> NDArray[np.bool_] | None:
-    """Elements of ``held`` that are not bit for bit those of ``source``, which has its shape and dtype;
-    None if all are."""
+    """Elements of ``held`` that are not bit for bit those of ``source``, which has its shape and
+    dtype; None if all are."""
     if bits.bits_equal(held, source):
         return None
     return bits.wrong_mask(held, source)

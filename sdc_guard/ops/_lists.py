@@ -1,9 +1,9 @@
 """Ops on lists of tensors: list elements do not touch each other.
 
-Two moves keep every bit.  ``reverse`` passes the lists in the other order.  :func:`halved` cuts each list
-element in two at a multiple of 64 elements and passes all the halves, the second ones first: other
-addresses, other shares per thread, other places in the list, and each element of a tensor stays
-in its kernel's vector body or scalar tail.
+Two moves keep every bit.  ``reverse`` passes the lists in the other order.  :func:`halved` cuts
+each list element in two at a multiple of 64 elements and passes all the halves, the second ones
+first: other addresses, other shares per thread, other places in the list, and each element of a
+tensor stays in its kernel's vector body or scalar tail.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._pointwise import BODY_MULTIPLE, share_ends
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values, overloads_of
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, reverse
+
 
 def is_list(value: Any) -> bool:
     """True for an argument that has one entry per list element (empty ones stand for none)."""
@@ -111,8 +112,8 @@ HALVED = Symmetry("halve list elements", (Move("custom", function=halved),),
 def list_symmetries(
     call: BoundCall, held: tuple[Tensor, ...], odd: tuple[str, ...] = ()
 ) -> tuple[Symmetry, ...]:
-    """Halves where the layouts allow them, the reversed lists, negation of the ``odd`` lists; else a
-    plain rerun.  A tensor that holds one scalar per element allows no other order."""
+    """Halves where the layouts allow them, the reversed lists, negation of the ``odd`` lists; else
+    a plain rerun.  A tensor that holds one scalar per element allows no other order."""
     lists = {len(a) for a in call.args if is_list(a)}
     found = []
     if not isinstance(call.get("scalars"), Tensor):
@@ -142,13 +143,13 @@ def list_samples(packet: Any) -> Any:
 
 def _list_call(op: Any, generator: torch.Generator, dtype: torch.dtype, length: int) -> Any:
     draw = draw_values(generator, dtype, "positive")
-    layouts = (lambda: draw(9, 40), lambda: draw(40, 13).t(), lambda: draw(), lambda: draw(700))
+    sizes: tuple[tuple[int, ...], ...] = ((9, 40), (40, 13), (), (700,))
     args: list[Any] = []
     kwargs: dict[str, Any] = {}
     for argument in op._schema.arguments:
         kind = str(argument.type)
         if kind == "List[Tensor]":
-            value: Any = [make() for make in layouts[:length]]
+            value: Any = [draw(*s).t() if s == (40, 13) else draw(*s) for s in sizes[:length]]
         elif kind == "List[number]":
             value = [0.5 + 0.25 * j for j in range(length)]
         elif kind == "Tensor":

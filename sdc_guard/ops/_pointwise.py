@@ -53,8 +53,8 @@ BODY_MULTIPLE = 64
 class Computed:
     """A float64 value and how far a kernel may be off before its result is stored.
 
-    ``contract`` and ``proof`` are absolute, in the format that the kernel computes in; ``magnitude``
-    is the largest intermediate.
+    ``contract`` and ``proof`` are absolute, in the format that the kernel computes in;
+    ``magnitude`` is the largest intermediate.
     """
 
     expected: Array
@@ -177,6 +177,15 @@ def one_layout(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
     return len(layouts) == 1 and all(bits.is_dense(t) for t in held)
 
 
+def _vector_call(call: BoundCall, start: int, length: int) -> BoundCall:
+    """The call on a stretch of its dense operands taken as vectors."""
+
+    def stretch(_: Any, t: Tensor) -> Tensor:
+        return t.as_strided((length,), (1,), t.storage_offset() + start) if t.dim() else t
+
+    return call.mapped(stretch)
+
+
 def in_shares(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
     """The call again in pieces of at most 32768 elements, on views and in the other order.
 
@@ -195,10 +204,7 @@ def in_shares(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
         begin = end
     image: Tensor | None = None
     for start, length in reversed(pieces):
-        part = call.mapped(
-            lambda _, t, s=start, n=length: t.as_strided((n,), (1,), t.storage_offset() + s)
-            if t.dim() else t
-        ).run()[0]
+        part = _vector_call(call, start, length).run()[0]
         if image is None:
             image = torch.empty_strided(first.shape, first.stride(), dtype=part.dtype,
                                         device=part.device)
@@ -272,7 +278,10 @@ def pointwise_symmetries(
     lane = () if last is None else (roll(f"d{last}", lane=True),)
     if not lane and not signed:
         return (cheap,)
-    return (cheap, *lane, cheap, *signed, cheap)
+    if result.numel() >= GRAIN_SIZE:
+        return (cheap, *lane, cheap, *signed, cheap)
+    # A small call costs its Python, so every other visit is one plain call at another address.
+    return (cheap, RERUN, *lane, RERUN, cheap, RERUN, *signed, RERUN)
 
 
 Sensitive = bool | Callable[[BoundCall, tuple[Tensor, ...]], bool]

@@ -76,7 +76,8 @@ def overloads_of(packet: Any, first: str = "Tensor") -> Iterator[Any]:
             kinds = [str(a.type) for a in op._schema.arguments]
             returned = [str(r.type) for r in op._schema.returns]
             if first == "Tensor":
-                takes = returned == ["Tensor"] and {"Tensor", "Optional[Tensor]"} & set(kinds)
+                some = {"Tensor", "Optional[Tensor]"} & set(kinds)
+                takes = returned == ["Tensor"] and bool(some)
             else:
                 takes = kinds[0] == first
             if takes and not any(k in ("t", "List[t]") or k.startswith("Dict") for k in kinds):
@@ -94,8 +95,8 @@ def pointwise_samples(
 ) -> Callable[[torch.Generator, torch.dtype], SampleList]:
     """Samples of an elementwise packet.
 
-    ``scalars`` gives values for arguments that are not tensors, ``domains`` other domains for single
-    arguments (``bool`` draws booleans), ``zero_dim`` names operands without dimensions.
+    ``scalars`` gives values for arguments that are not tensors, ``domains`` other domains for
+    single arguments (``bool`` draws booleans), ``zero_dim`` names operands without dimensions.
     """
 
     def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:

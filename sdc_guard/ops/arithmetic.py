@@ -30,14 +30,13 @@ from sdc_guard.ops._pointwise import (
 )
 from sdc_guard.ops._registry import HostCall
 
-
 __all__ = ["compute_format", "pointwise", "pointwise_symmetries"]
 
 aten = torch.ops.aten
 
 
 def _size(*terms: Array) -> Array:
-    return np.maximum.reduce(np.broadcast_arrays(*(np.abs(t) for t in terms)))
+    return np.asarray(np.maximum.reduce(np.broadcast_arrays(*(np.abs(t) for t in terms))))
 
 
 def _is_scaled(call: BoundCall, *_: Any) -> bool:
@@ -48,8 +47,8 @@ def _is_scaled(call: BoundCall, *_: Any) -> bool:
 
 
 def _half_terms(scaled: str) -> Callable[[HostCall], Array]:
-    """Half formats: a scalar operand is rounded to them (seen), and the scalar tail rounds ``alpha``
-    and ``alpha b``."""
+    """Half formats: a scalar operand is rounded to them (seen), and the scalar tail rounds
+    ``alpha`` and ``alpha b``."""
 
     def extra(call: HostCall) -> Array:
         error = np.asarray(0.0)
@@ -79,14 +78,14 @@ def _sum(call: HostCall, a: Array, b: Array) -> tuple[Array, Array, int]:
     return (total, np.abs(total), 1) if plain else (total, _size(a, b, total), 3)
 
 
-@pointwise(aten.add, formula="rounding of a + b; of alpha b and a scalar too", odd=("self", "other"),
+@pointwise(aten.add, formula="rounding of a + b, alpha b, a scalar", odd=("self", "other"),
            tail_sensitive=_is_scaled, extra=_half_terms("other"), integers=True)
 def add(call: HostCall) -> tuple[Array, Array, int]:
     """``a + alpha b``."""
     return _sum(call, operand(call, "self"), operand(call, "other") * call.number("alpha", 1))
 
 
-@pointwise(aten.sub, formula="rounding of a - b; of alpha b and a scalar too", odd=("self", "other"),
+@pointwise(aten.sub, formula="rounding of a - b, alpha b, a scalar", odd=("self", "other"),
            tail_sensitive=_is_scaled, extra=_half_terms("other"), integers=True)
 def sub(call: HostCall) -> tuple[Array, Array, int]:
     """``a - alpha b``."""
@@ -94,15 +93,17 @@ def sub(call: HostCall) -> tuple[Array, Array, int]:
     return _sum(call, a, np.negative(b))
 
 
-@pointwise(aten.rsub, formula="rounding of b - a; of alpha a and a scalar too",
-           odd=("self", "other"), tail_sensitive=_is_scaled, extra=_half_terms("self"), integers=True)
+@pointwise(aten.rsub, formula="rounding of b - a, alpha a, a scalar",
+           odd=("self", "other"), tail_sensitive=_is_scaled, extra=_half_terms("self"),
+           integers=True)
 def rsub(call: HostCall) -> tuple[Array, Array, int]:
     """``b - alpha a``."""
     a, b = operand(call, "self") * call.number("alpha", 1), operand(call, "other")
     return _sum(call, b, np.negative(a))
 
 
-@pointwise(aten.mul, formula="2 roundings: the product and a scalar's own", odd=("self",), integers=True)
+@pointwise(aten.mul, formula="2 roundings: the product and a scalar's own", odd=("self",),
+           integers=True)
 def mul(call: HostCall) -> tuple[Array, Array, int]:
     """``a b``."""
     product = operand(call, "self") * operand(call, "other")
@@ -204,7 +205,7 @@ def _rounded_quotient(call: HostCall, mode: str) -> tuple[Array, Array, int]:
     return np.floor(quotient) if mode == "floor" else np.trunc(quotient), size, 3
 
 
-@pointwise(aten.div, formula="3 roundings of the quotient: a scalar's, its inverse's, the product's",
+@pointwise(aten.div, formula="3 roundings of |q|: a scalar, its inverse, the product",
            odd=lambda call: () if call.get("rounding_mode") == "floor" else ("self",))
 def div(call: HostCall) -> tuple[Array, Array, int]:
     """``a / b``, or its floor or its integer part."""

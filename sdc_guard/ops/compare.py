@@ -1,8 +1,8 @@
 """Comparisons, logic and selection: every result is exact.
 
-Operands of a comparison are first converted to their common dtype (a scalar beside an fp32 tensor is
-rounded to fp32), then compared exactly.  Selected elements are an operand's bits.  Place: equal bits
-wherever an element stands.
+Operands of a comparison are first converted to their common dtype (a scalar beside an fp32 tensor
+is rounded to fp32), then compared exactly.  Selected elements are an operand's bits.  Place: equal
+bits wherever an element stands.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 A draw cannot be repeated, so these ops are not replayed; what can be said exactly of a draw is its
 range: bits in {0, 1}, uniform numbers in their interval, a permutation that is one.
 
-``native_dropout``: the output is ``input * mask * scale`` bit for bit, ``scale = 1 / (1 - p)``.  ATen's CPU code
-rounds the scale to the operand's format (``Dropout.cpp``), its CUDA code to fp32 (``Dropout.cu``); both are
-accepted.  Place of the backward: a product, equal bits everywhere.
+``native_dropout``: the output is ``input * mask * scale`` bit for bit, ``scale = 1 / (1 - p)``.
+ATen's CPU code rounds the scale to the operand's format (``Dropout.cpp``), its CUDA code to fp32
+(``Dropout.cu``); both are accepted.  Place of the backward: a product, equal bits everywhere.
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ def _dropout_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleLi
     op = aten.native_dropout
     if dtype not in FLOATS:
         return []
-    return [(op.default, (layout(draw), p, train), {})
-            for layout in LAYOUTS for p, train in ((0.3, True), (0.1, None), (0.5, False), (1.0, True))]
+    modes = ((0.3, True), (0.1, None), (0.5, False), (1.0, True))
+    return [(op.default, (layout(draw), p, train), {}) for layout in LAYOUTS for p, train in modes]
 
 
 _draw(aten.native_dropout, "``input * mask * scale``, given the mask.", _dropped, _dropout_samples)

@@ -1,13 +1,13 @@
 """Elementary functions, elementwise.
 
 Contract: ``ELEMENTARY_ULPS`` (4) ulps in the format that the kernel computes in.  Vendor libraries
-document at most that (CUDA: exp 1, log 1, tanh 2, erf 2, sin 2, cos 2, rsqrt 2; SLEEF's u10 functions
-1.0); seen on a CPU with torch 2.13 in fp32, 6 million values each: exp 0.6, log 0.9, log1p 1.0,
-expm1 1.0, exp2 0.9, tanh 0.6, sigmoid 2.0, rsqrt 1.5, erf 0.8, sin 0.7, cos 0.7, pow 1.5.  ``pow`` has twice
-the figure (CUDA documents 4, repeated products round each time).
+document at most that (CUDA: exp 1, log 1, tanh 2, erf 2, sin 2, cos 2, rsqrt 2; SLEEF's u10
+functions 1.0); seen on a CPU with torch 2.13 in fp32, 6 million values each: exp 0.6, log 0.9,
+log1p 1.0, expm1 1.0, exp2 0.9, tanh 0.6, sigmoid 2.0, rsqrt 1.5, erf 0.8, sin 0.7, cos 0.7, pow
+1.5.  ``pow`` has twice the figure (CUDA documents 4, repeated products round each time).
 
-The proof limit is the premise of :mod:`sdc_guard.bounds.elementwise`: right to half the significand.
-The reference is NumPy's float64 function (at most 4 ulps), ``erf`` our own.
+The proof limit is the premise of :mod:`sdc_guard.bounds.elementwise`: right to half the
+significand. The reference is NumPy's float64 function (at most 4 ulps), ``erf`` our own.
 
 Place: exp, expm1, log, log2, log10, log1p, tanh, erf, erfc, sin, cos give equal bits wherever an
 element stands; exp2, sigmoid, pow, and rsqrt of half formats do not.  tanh, erf, sin and the two
@@ -35,14 +35,15 @@ from sdc_guard.ops._registry import HostCall
 aten = torch.ops.aten
 
 REFERENCE_ULPS = 8
-"""NumPy documents 4 ulps for its vectorised float64 functions; doubled as ``2 u`` is an ulp at most."""
+"""NumPy documents 4 ulps for its vectorised float64 functions; doubled as ``2 u`` is an ulp at
+most."""
 
 POW_ULPS = 2 * ELEMENTARY_ULPS
 
 
 def half_significand(expected: Array, compute: Format) -> Array:
     """The proof limit of an elementary function: ``2^(-p/2) |f|`` and two smallest normals."""
-    return 2.0 ** (-compute.precision / 2) * np.abs(expected) + 2 * compute.tiny
+    return np.asarray(2.0 ** (-compute.precision / 2) * np.abs(expected) + 2 * compute.tiny)
 
 
 def judged(
@@ -88,7 +89,8 @@ def logistic(x: Array) -> Array:
 
 @bounded(aten.sigmoid, formula="4 ulps, and 1/max where exp(-x) overflows", tail_sensitive=True)
 def sigmoid(call: HostCall, compute: Format) -> Computed:
-    """``1 / (1 + exp(-x))``, evaluated so: 0 where ``exp(-x)`` overflows, instead of below 1/max."""
+    """``1 / (1 + exp(-x))``, evaluated so: 0 where ``exp(-x)`` overflows, instead of below
+    1/max."""
     return judged(logistic(operand(call, "self")), compute, more=1.0 / compute.max)
 
 
@@ -128,9 +130,9 @@ def _is_square(call: BoundCall) -> bool:
 def pow_(call: HostCall, compute: Format) -> Computed:
     """``x^p``.
 
-    A scalar exponent off by a relative ``d`` changes the result by ``|p log x| d``, a scalar base by
-    ``|p| d``.  ATen evaluates small negative powers as ``1 / (x x)``, which is 0 where ``x x`` overflows:
-    1/max absolutely; half formats round the intermediates of small powers, at most 2.
+    A scalar exponent off by a relative ``d`` changes the result by ``|p log x| d``, a scalar base
+    by ``|p| d``.  ATen evaluates small negative powers as ``1 / (x x)``, which is 0 where ``x x``
+    overflows: 1/max absolutely; half formats round the intermediates of small powers, at most 2.
     """
     x, p = operand(call, "self"), operand(call, "exponent")
     expected = np.power(x.astype(np.float64), p)

@@ -2,8 +2,8 @@
 
 *Forward.*  Every result row is a table row, bit for bit.
 
-*Backward.*  Row v is the sum of the n_v gradient rows whose index is v.  ATen's CPU kernel adds them
-one after the other in the order of the indices, in the *storage* format
+*Backward.*  Row v is the sum of the n_v gradient rows whose index is v.  ATen's CPU kernel adds
+them one after the other in the order of the indices, in the *storage* format
 (``aten/src/ATen/native/Embedding.cpp``, ``embedding_dense_backward_cpu_loop``).  Hence
 
 - proof: any order in the storage format, ``(n_v - 1) u sum|g|``; 0 for rows that nothing or one
@@ -16,8 +16,8 @@ one after the other in the order of the indices, in the *storage* format
 
 Place: rows of gradients move with their indices, and each row of the table is added by itself, so
 rotating the vocabulary and rolling or splitting columns keep every bit (seen in 4 formats, 1 and 2
-threads), as does negation.  With ``scale_grad_by_freq`` half formats round the scaled row in the scalar
-tail only, so columns stay where they are.
+threads), as does negation.  With ``scale_grad_by_freq`` half formats round the scaled row in the
+scalar tail only, so columns stay where they are.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ Array = NDArray[Any]
 Broken = tuple[int, NDArray[np.bool_], str] | None
 
 ESTABLISHED = 0.9
-"""Share of the elements that a sequential emulation must reproduce to be taken as the order in use."""
+"""Share of the elements that a sequential emulation must reproduce to be taken as the order in
+use."""
 
 
 def _embedding_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
@@ -124,9 +125,8 @@ def sequential(rows_ND: Array, index_N: Array, num_rows: int, fmt: Format) -> Ar
     wide = np.float64 if fmt is FLOAT64 else np.float32
     total = np.zeros((num_rows, rows_ND.shape[1]), dtype=wide)
     by_turn = np.argsort(turn, kind="stable")
-    ends = np.cumsum(np.bincount(turn)) if turn.size else []
     begin = 0
-    for end in ends:
+    for end in np.cumsum(np.bincount(turn)):
         chosen = by_turn[begin:end]
         begin = end
         added = total[index_N[chosen]] + rows_ND[chosen].astype(wide)
@@ -155,7 +155,8 @@ def _sequential_bits(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
 
 
 def _rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
-    """The vocabulary rotated by s: index v becomes (v + s) mod V, and row (v + s) mod V is row v."""
+    """The vocabulary rotated by s: index v becomes (v + s) mod V, and row (v + s) mod V is row
+    v."""
     size, padding = int(call["num_weights"]), int(call["padding_idx"])
     shift = 1 + visit % (size - 1)
     changed: dict[str, Any] = {"indices": (call["indices"] + shift) % size}
@@ -211,8 +212,8 @@ def _backward_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
          symmetries=_backward_symmetries, invariant=_sequential_bits, flops=_backward_flops,
          reduction=True, window=("d",), samples=_backward_samples)
 def embedding_dense_backward(call: HostCall) -> tuple[Reference | None, ...]:
-    """Proof ``(n - 1) u sum|g|`` in the storage format, contract the same in fp32; exact for rows of
-    at most one term."""
+    """Proof ``(n - 1) u sum|g|`` in the storage format, contract the same in fp32; exact for rows
+    of at most one term."""
     rows, index, scale = _terms(call.call)
     num_rows = int(call["num_weights"])
     if not is_covered_float(call.held[0].dtype):

@@ -1,9 +1,9 @@
-"""Constants: ``zeros``, ``ones``, ``full``, ``fill_``, ``scalar_tensor`` and their ``_like`` and ``new_`` forms;
-``arange``.
+"""Constants: ``zeros``, ``ones``, ``full``, ``fill_``, ``scalar_tensor`` and their ``_like`` and
+``new_`` forms; ``arange``.
 
 Every element is the value converted once to the result's dtype, an exact fact.  ``arange`` is exact
-for integers; for floating dtypes ATen evaluates ``start + i step`` per element in the format or wider
-(``RangeFactories.cpp``): 4 roundings of the largest of ``|start|``, ``|i step|``.
+for integers; for floating dtypes ATen evaluates ``start + i step`` per element in the format or
+wider (``RangeFactories.cpp``): 4 roundings of the largest of ``|start|``, ``|i step|``.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def _named(argument: str) -> ValueOf:
 
 _constant(aten.zeros, value=_zero, text="0.", samples=_factory(aten.zeros))
 _constant(aten.ones, value=_one, text="1.", samples=_factory(aten.ones))
-_constant(aten.full, value=_named("fill_value"), text="The value.", samples=_factory(aten.full, 2.7))
+_constant(aten.full, value=_named("fill_value"), text="The value.",
+          samples=_factory(aten.full, 2.7))
 _constant(aten.zeros_like, value=_zero, text="0.", samples=_like(aten.zeros_like))
 _constant(aten.ones_like, value=_one, text="1.", samples=_like(aten.ones_like))
 _constant(aten.full_like, value=_named("fill_value"), text="The value.",

@@ -2,8 +2,8 @@
 
 The reference of a list element is that of the elementwise op (``_foreach_add`` is ``add`` of each
 element): same formula, same bound; only the names of the operands differ.  Symmetries: see
-:mod:`sdc_guard.ops._lists`; they and negation were seen to keep every bit in 4 formats, with 1 and 2
-threads.
+:mod:`sdc_guard.ops._lists`; they and negation were seen to keep every bit in 4 formats, with 1 and
+2 threads.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def _register(target: Any, elementwise: Any, *odd: str) -> None:
         found: list[Reference | None] = []
         for j in range(list_length(call.call)):
             part = element_call(call.call, form, j)
-            results = (None,)
+            results: tuple[Reference | None, ...] = (None,)
             if spec is not None and spec.reference is not None:
                 results = spec.reference(HostCall(part, (call.held[j],)))
             found.extend(results)

@@ -1,32 +1,34 @@
 """GELU and its backward, exact (``erf``) and ``tanh`` forms.
 
-Bounds.  u is the roundoff of the computing format, e = 8 u the error of an elementary function
-(4 ulps).  Write ``G(z) = |z erf'(z)|`` and ``T(z) = |z tanh'(z)|`` for the change of a function by a
+Bounds.  u is the roundoff of the computing format, e = 8 u the error of an elementary function (4
+ulps).  Write ``G(z) = |z erf'(z)|`` and ``T(z) = |z tanh'(z)|`` for the change of a function by a
 relative change of its argument.
 
-*erf form*, ``y = x/2 (1 + erf(x/sqrt 2))``: the argument errs by 2u relatively (constant, product), so
+*erf form*, ``y = x/2 (1 + erf(x/sqrt 2))``: the argument errs by 2u relatively (constant, product),
+so
 
     |err(cdf)| <= 1/2 [2u G(z) + 16u + u (1 + erf z)] + u cdf,
 
 where 16u is the absolute error of the worst ``erf`` in use: oneDNN's (CPU, fp32) is the formula of
 Abramowitz and Stegun 7.1.26, within 1.5e-7 = 2.5u, evaluated in fp32 with terms up to 1.5; 9.4u was
-seen for a transposed operand and 11.7u for a contiguous one.  Then y errs by ``|x|`` of that and two roundings of y.  For negative x the sum cancels: the error is of the
-size of ``u |x|``, not of ``u |y|``.
+seen for a transposed operand and 11.7u for a contiguous one.  Then y errs by ``|x|`` of that and
+two roundings of y.  For negative x the sum cancels: the error is of the size of ``u |x|``, not of
+``u |y|``.
 
 *tanh form*, ``z = b (x + k x^3)``: both terms have the sign of x, so z errs by 7u relatively, and
-``err(tanh) <= 7u T(z) + e |tanh z|``, 0 where ``1 - |tanh z| < u/8`` (a premise: implementations return
-1 there).
+``err(tanh) <= 7u T(z) + e |tanh z|``, 0 where ``1 - |tanh z| < u/8`` (a premise: implementations
+return 1 there).
 
 Backward, ``g (cdf + x pdf)``: pdf errs by ``(3u x^2/2 + e + 2u) pdf``.  Backward of the tanh form,
 ``g [(1 + t)/2 + x/2 (1 - t^2) z']``: ``1 - t^2`` errs by ``2 |t| err(t) + u t^2 + u (1 - t^2)``.
 
-Kernels that use ``erfc`` or evaluate the pieces in another order stay inside: every piece is bounded
-by its largest form.  The proof limit doubles nothing; it is half the significand of the largest
-intermediate, the premise of :mod:`sdc_guard.bounds.elementwise`.
+Kernels that use ``erfc`` or evaluate the pieces in another order stay inside: every piece is
+bounded by its largest form.  The proof limit doubles nothing; it is half the significand of the
+largest intermediate, the premise of :mod:`sdc_guard.bounds.elementwise`.
 
-Place: the vector body and the scalar tail differ by ulps (``aten/src/ATen/native/cpu/Activation.cpp``),
-and oneDNN takes another path for operands that are not contiguous, so that those have no relation
-that is known to hold but the negated gradient.
+Place: the vector body and the scalar tail differ by ulps
+(``aten/src/ATen/native/cpu/Activation.cpp``), and oneDNN takes another path for operands that are
+not contiguous, so that those have no relation that is known to hold but the negated gradient.
 """
 
 from __future__ import annotations

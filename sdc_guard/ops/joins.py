@@ -1,4 +1,5 @@
-"""``cat`` and ``stack``, and the backward of slices: operands' bits at their places, zero elsewhere."""
+"""``cat`` and ``stack``, and the backward of slices: operands' bits at their places, zero
+elsewhere."""
 
 from __future__ import annotations
 

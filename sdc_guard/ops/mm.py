@@ -20,7 +20,7 @@ from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 aten = torch.ops.aten
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
-MIN_TILE = 8
+MIN_TILE = 16
 
 
 def operand_names(call: BoundCall) -> tuple[str, str]:

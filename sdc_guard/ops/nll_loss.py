@@ -1,17 +1,18 @@
 """Negative log-likelihood: a gather, a product with the class weight, a sum; and its backward.
 
-Forward (``aten/src/ATen/native/LossNLL.cpp``): the terms ``-w x`` and the weights are added in eight
-cascaded levels of ``2^p`` terms, ``p = max(4, ceil(log2 N) / 8)``, in the format of the operand, half
-formats included.  Depth ``h = 2^p ceil(log N / log 2^p) + 8``, at most N.  Contract: ``(h + 1) u sum|w x|``
-and for the mean the error of the total weight and a division; the proof has N for h.  CUDA adds half
-formats in fp32, which is closer.  Without weights the total weight is a count.
+Forward (``aten/src/ATen/native/LossNLL.cpp``): the terms ``-w x`` and the weights are added in
+eight cascaded levels of ``2^p`` terms, ``p = max(4, ceil(log2 N) / 8)``, in the format of the
+operand, half formats included.  Depth ``h = 2^p ceil(log N / log 2^p) + 8``, at most N.  Contract:
+``(h + 1) u sum|w x|`` and for the mean the error of the total weight and a division; the proof has
+N for h.  CUDA adds half formats in fp32, which is closer.  Without weights the total weight is a
+count.
 
-Backward: ``-w g`` or ``-w g / total`` at the target of each row, at most 4 roundings in the operand's
-format, and exactly 0 elsewhere.
+Backward: ``-w g`` or ``-w g / total`` at the target of each row, at most 4 roundings in the
+operand's format, and exactly 0 elsewhere.
 
-Place: rotating the classes (columns, targets, weights, ``ignore_index``) keeps every bit of both results,
-rows split where the result has rows, and negation of the operand or the gradient negates (seen in 4
-formats, 1 and 2 threads).
+Place: rotating the classes (columns, targets, weights, ``ignore_index``) keeps every bit of both
+results, rows split where the result has rows, and negation of the operand or the gradient negates
+(seen in 4 formats, 1 and 2 threads).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, Labels
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
-from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, split
+from sdc_guard.ops._symmetry import Move, Symmetry, negate, split
 
 aten = torch.ops.aten
 Array = NDArray[Any]
@@ -44,7 +45,7 @@ def cascade_depth(n: int) -> int:
     """Additions on the longest path of the kernel's sum of n terms."""
     if n < 2:
         return 0
-    step = 2 ** max(4, -(-math.ceil(math.log2(n)) // NUM_LEVELS))
+    step = 1 << max(4, -(-math.ceil(math.log2(n)) // NUM_LEVELS))
     return min(n - 1, step * math.ceil(math.log(n) / math.log(step)) + NUM_LEVELS)
 
 
@@ -121,7 +122,7 @@ def _loss_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetr
 def _gradient_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
     rows = call["self"].shape[0] if call["self"].dim() == 2 else 1
     found = (split("n"),) if rows > 1 else ()
-    return (*found, GRADIENT_ROTATED, negate("grad_output")) or (RERUN,)
+    return (*found, GRADIENT_ROTATED, negate("grad_output"))
 
 
 def _loss_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:

@@ -4,12 +4,13 @@
 
     |computed - norm| <= norm ((h + 1) u / 2 (1 + (h + 1) u) + 2u) + min(sqrt(n eta), n eta / norm),
 
-the last term for squares that underflow (``sqrt(s + d) - sqrt(s) <= d / (2 sqrt(s))`` and ``<= sqrt(d)``).
-ATen's CPU kernel adds one term after the other (``NormTwoOps`` in ``aten/src/ATen/native/SharedReduceOps.h``),
-in 8 lanes where contiguous fp32 or half values are reduced as a whole or along the last dimension
-(``norm_two_reduce_step`` in ``ReduceOpsKernel.cpp``): h is n, or ``n / 8 + 64`` in the contract.  Seen:
-``|error| = 0.15 n u / 2`` for 2e7 equal terms after a large one.  1-norm: ``h u sum|x|``; infinity norms are
-exact.
+the last term for squares that underflow (``sqrt(s + d) - sqrt(s) <= d / (2 sqrt(s))`` and
+``<= sqrt(d)``). ATen's CPU kernel adds one term after the other (``NormTwoOps`` in
+``aten/src/ATen/native/SharedReduceOps.h``), in 8 lanes where contiguous fp32 or half values are
+reduced as a whole or along the last dimension (``norm_two_reduce_step`` in
+``ReduceOpsKernel.cpp``): h is n, or ``n / 8 + 64`` in the contract.  Seen:
+``|error| = 0.15 n u / 2`` for 2e7 equal terms after a large one.  1-norm: ``h u sum|x|``; infinity
+norms are exact.
 
 Place: a negated operand gives the same norm, bit for bit; rows split and roll where each is reduced
 alone.  A norm over all elements has no other relation: any other order is another sum.

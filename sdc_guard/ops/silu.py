@@ -1,10 +1,10 @@
 """SiLU (``x / (1 + e^-x)``) and its backward.
 
 Bounds, u the roundoff of the computing format and e = 8 u the error of ``exp`` (4 ulps):
-``1 + e^-x`` has positive terms, so ``s = 1/(1 + e^-x)`` errs by ``(e + 2u) s``, and s is 0 instead of below
-1/max where ``e^-x`` overflows.  SiLU errs by ``(e + 3u) |y| + |x| / max``.  Backward,
-``g s (1 + x (1 - s))``: ``1 - s`` errs by ``(e + 2u) s + u (1 - s)``, x times that, one rounding of each of
-the four operations.
+``1 + e^-x`` has positive terms, so ``s = 1/(1 + e^-x)`` errs by ``(e + 2u) s``, and s is 0 instead
+of below 1/max where ``e^-x`` overflows.  SiLU errs by ``(e + 3u) |y| + |x| / max``.  Backward,
+``g s (1 + x (1 - s))``: ``1 - s`` errs by ``(e + 2u) s + u (1 - s)``, x times that, one rounding of
+each of the four operations.
 
 Place: vector body and scalar tail differ by ulps.  Negating the gradient negates the result.
 """

@@ -42,7 +42,8 @@ def test_erf_at_the_ends() -> None:
     got = erf(np.array([np.inf, -np.inf, np.nan, 0.0, -0.0, 100.0]))
     assert got[:2].tolist() == [1.0, -1.0]
     assert np.isnan(got[2])
-    assert np.signbit(got[4]) and not np.signbit(got[3])
+    assert np.signbit(got[4])
+    assert not np.signbit(got[3])
     assert got[5] == 1.0
 
 

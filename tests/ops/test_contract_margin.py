@@ -1,0 +1,199 @@
+"""No correct kernel breaks its contract, and no contract is inflated.
+
+Operands are the samples of each spec and adversarial versions of them: constants, sorted, one outlier, 24
+binades, cancelling signs, numbers near the smallest normal.  Over all of them and all formats the
+largest error of the CPU's own kernel must stay within the contract and reach a hundredth of it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from sdc_guard import bits
+from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.check.plan import make_plan
+from sdc_guard.check.reference import full_reference
+from sdc_guard.formats import format_of, is_covered_float
+from sdc_guard.ops import HostCall, OpSpec, Reference, all_specs
+
+FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+SPECS = {s.packet: s for s in all_specs() if s.reference is not None and s.samples is not None}
+
+FREE = frozenset(
+    "self other tensor1 tensor2 end mat1 mat2 batch1 batch2 bias grad_output grad_out grad query key "
+    "value tensors src grads exp_avgs exp_avg_sqs momentum_buffer_list tensors1".split()
+)
+"""Operands that may hold any numbers; the others (a softmax's own output, a mean) belong to them."""
+
+BOUND_TO_OTHERS = {
+    "aten.native_layer_norm_backward": {"input"},
+    "aten.embedding_dense_backward": set(),
+}
+
+LOW_PRECISION_SUMS = frozenset(
+    {"aten.embedding_dense_backward", "aten.native_layer_norm_backward"}
+)
+"""Their kernels add in the storage format, which the fp32 contract is there to report."""
+
+Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def _signs(x: torch.Tensor) -> torch.Tensor:
+    return torch.where(x < 0, -1.0, 1.0)
+
+
+def _wide(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    spread = torch.rand(x.shape, generator=generator, dtype=torch.float64)
+    return _signs(x) * torch.exp2(24 * spread - 12)
+
+
+def _outlier(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    y = 0.1 * torch.ones_like(x)
+    y.view(-1)[:1] = 1000.0
+    return y
+
+
+def _sorted(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return x.reshape(-1).sort().values.view(x.shape)
+
+
+def _cancelling(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    if bool((x >= 0).all()):
+        return 3.3 * torch.ones_like(x)
+    signs = torch.ones_like(x)
+    signs.view(-1)[::2] = -1.0
+    noise = torch.rand(x.shape, generator=generator, dtype=torch.float64)
+    return signs * (1.7 + 2.0**-6 * noise)
+
+
+CHANGES: dict[str, Change | None] = {
+    "drawn": None,
+    "constant": lambda x, generator: 0.1 * _signs(x),
+    "sorted": _sorted,
+    "outlier": _outlier,
+    "24 binades": _wide,
+    "cancelling": _cancelling,
+    "near tiny": lambda x, generator: 4 * x,
+}
+
+
+def changed_call(call: BoundCall, kind: str, generator: torch.Generator, packet: str) -> BoundCall:
+    change = CHANGES[kind]
+    if change is None:
+        return call
+    names = call.form.argument_names
+    bound = BOUND_TO_OTHERS.get(packet, set())
+
+    def changed(path: tuple[int, ...], t: torch.Tensor) -> torch.Tensor:
+        name = names[path[0]]
+        if name not in FREE or name in bound or not is_covered_float(t.dtype) or not t.dim():
+            return t
+        scale = format_of(t.dtype).tiny if kind == "near tiny" else 1.0
+        image = bits.empty_image(t)
+        image.copy_((change(t.double().contiguous(), generator) * scale).to(t.dtype))
+        return image
+
+    return call.mapped(changed)
+
+
+def calls_of(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[str, BoundCall]]:
+    assert spec.samples is not None
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{spec.packet} {dtype}".encode()))
+    for op, args, kwargs in spec.samples(generator, dtype):
+        form = form_of(op)
+        call = BoundCall(form, form.bind(args, kwargs))
+        for kind in CHANGES:
+            yield kind, changed_call(call, kind, generator, spec.packet)
+
+
+def judged(got: NDArray[Any], reference: Reference, dtype: torch.dtype) -> NDArray[np.bool_]:
+    """Elements that the check judges by the contract (``check/reference.py``)."""
+    fmt = format_of(dtype)
+    limit = np.broadcast_to(reference.contract, got.shape)
+    expected = np.broadcast_to(reference.expected, got.shape)
+    inside = np.isfinite(limit) & np.isfinite(expected) & (limit > 0)
+    inside &= np.abs(expected) + np.where(np.isfinite(limit), limit, 0) < fmt.max
+    return np.asarray(inside & np.broadcast_to(np.asarray(reference.magnitude) < fmt.max, got.shape))
+
+
+def ratios(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[float, str]]:
+    """Largest error over contract of each call, and which call it was."""
+    assert spec.reference is not None
+    for kind, call in calls_of(spec, dtype):
+        held = call.run_identical()
+        with np.errstate(all="ignore"):
+            for i, reference in enumerate(spec.reference(HostCall(call, held))):
+                if reference is None or not is_covered_float(held[i].dtype):
+                    continue
+                got = bits.values(held[i])
+                inside = judged(got, reference, held[i].dtype)
+                if not inside.any():
+                    continue
+                error = np.abs(got - reference.expected) / reference.contract
+                place = f"{call.form.name} {dtype} {kind} output {i} {tuple(held[i].shape)}"
+                yield float(np.max(np.where(inside, error, 0.0))), place
+
+
+@pytest.mark.parametrize("packet", SPECS)
+def test_the_worst_legitimate_error_is_within_the_contract_and_near_it(packet: str) -> None:
+    spec = SPECS[packet]
+    found = [r for dtype in FLOATS for r in ratios(spec, dtype)
+             if not (packet in LOW_PRECISION_SUMS and dtype.itemsize == 2)]
+    if not found:
+        # Exact everywhere: the conformance test compares for equality.
+        return
+    worst, place = max(found)
+    assert worst <= 1.0, f"{place}: error is {worst:.3g} of the contract"
+    assert worst >= 0.01, f"{packet}: no error above {worst:.3g} of the contract; {place}"
+
+
+@pytest.mark.parametrize("packet", SPECS)
+def test_an_error_of_four_bounds_is_found(packet: str) -> None:
+    spec = SPECS[packet]
+    assert spec.reference is not None
+    tried = 0
+    for dtype in FLOATS:
+        for op, args, kwargs in spec.samples(torch.Generator().manual_seed(1), dtype):  # type: ignore[misc]
+            form = form_of(op)
+            call = BoundCall(form, form.bind(args, kwargs))
+            held = call.run_identical()
+            with np.errstate(all="ignore"):
+                references = spec.reference(HostCall(call, held))
+            for i, reference in enumerate(references):
+                if reference is None or not is_covered_float(held[i].dtype):
+                    continue
+                faulty = _with_error(held, i, reference)
+                if faulty is None:
+                    continue
+                tried += 1
+                plan = make_plan(spec, call, held)
+                found = full_reference(plan, call, faulty)
+                assert any(s.output == i for s in found), f"{form.name} {dtype} output {i}"
+    assert tried or not any(spec.samples(torch.Generator(), d) for d in FLOATS)  # type: ignore[misc]
+
+
+def _with_error(
+    held: tuple[torch.Tensor, ...], output: int, reference: Reference
+) -> tuple[torch.Tensor, ...] | None:
+    """The results with one element four contracts (at least one ulp) off; None where none is judged."""
+    tensor = held[output]
+    got = bits.values(tensor)
+    fmt = format_of(tensor.dtype)
+    limit = np.broadcast_to(reference.contract, got.shape)
+    expected = np.broadcast_to(reference.expected, got.shape)
+    size = np.abs(expected) + 5 * np.where(np.isfinite(limit), limit, np.inf) + 4 * fmt.ulp(expected)
+    inside = (size < fmt.max) & (np.asarray(reference.magnitude) < fmt.max)
+    if not inside.any():
+        return None
+    where = np.unravel_index(np.flatnonzero(inside)[-1], got.shape)
+    step = max(4 * float(limit[where]), float(fmt.ulp(expected[where])))
+    shifted = tensor.clone()
+    shifted[where] = float(expected[where]) + step * (1 if expected[where] >= 0 else -1)
+    return (*held[:output], shifted, *held[output + 1 :])

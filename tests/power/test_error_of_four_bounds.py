@@ -1,0 +1,118 @@
+"""An error of four contract bounds, in whichever element, is seen by the reference.
+
+The samples are those that the op's own file names.  Each error is put into an image of the held
+result; the untouched result must pass, so that it is the error that is seen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from sdc_guard import bits
+from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.check.plan import Plan, make_plan
+from sdc_guard.check.reference import full_reference
+from sdc_guard.formats import format_of
+from sdc_guard.ops import OpSpec, all_specs
+from sdc_guard.ops._registry import HostCall
+
+DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+NUM_ELEMENTS = 4
+"""Elements of each result that get an error: first, last, and two drawn ones."""
+NUM_BOUNDS = 4
+SPECS = {spec.packet: spec for spec in all_specs() if spec.reference and spec.samples}
+
+
+def samples(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[Plan, BoundCall, Any]]:
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{spec.packet} {dtype}".encode()))
+    assert spec.samples is not None
+    for op, args, kwargs in spec.samples(generator, dtype):
+        form = form_of(op)
+        call = BoundCall(form, form.bind(args, kwargs))
+        held = call.run_identical()
+        yield make_plan(spec, call, held), call, held
+
+
+def limits(
+    plan: Plan, call: BoundCall, held: tuple[Tensor, ...]
+) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
+    """(output, expected values, contract limits) of the floating results that are judged."""
+    assert plan.spec.reference is not None
+    with np.errstate(all="ignore"):
+        expectations = plan.spec.reference(HostCall(call, held))
+    for output, expectation in enumerate(expectations):
+        if expectation is None or held[output] is None or not held[output].is_floating_point():
+            continue
+        shape = tuple(held[output].shape)
+        yield (output, np.broadcast_to(expectation.expected, shape),
+               np.broadcast_to(np.asarray(expectation.contract, dtype=np.float64), shape))
+
+
+def with_error(tensor: Tensor, index: tuple[int, ...], target: float) -> Tensor:
+    """An image with one element replaced by the number of its dtype next to ``target``, away from
+    the held value."""
+    image = bits.snapshot(tensor)
+    held = float(bits.values(tensor)[index])
+    wrong = torch.tensor(target, dtype=torch.float64).to(tensor.dtype)
+    if abs(float(wrong) - held) < abs(target - held):
+        toward = torch.tensor(np.inf if target > held else -np.inf, dtype=tensor.dtype)
+        wrong = torch.nextafter(wrong, toward)
+    bits.raw(image)[index] = bits.raw(wrong)[()]
+    return image
+
+
+def places(shape: tuple[int, ...], seed: int) -> Iterator[tuple[int, ...]]:
+    num = int(np.prod(shape))
+    drawn = np.random.default_rng(seed).integers(num, size=NUM_ELEMENTS - 2)
+    for flat in dict.fromkeys((0, num - 1, *map(int, drawn))):
+        yield tuple(int(i) for i in np.unravel_index(flat, shape))
+
+
+def misses(spec: OpSpec, dtype: torch.dtype) -> tuple[int, list[str]]:
+    """(errors that were put in, those that were not seen)."""
+    num, missed = 0, []
+    for plan, call, held in samples(spec, dtype):
+        if full_reference(plan, call, held):
+            continue  # a contract that this kernel breaks is the conformance test's business
+        for output, expected, contract in limits(plan, call, held):
+            largest = format_of(held[output].dtype).max
+            for index in places(expected.shape, num) if expected.size else ():
+                sign = -1.0 if num % 2 else 1.0
+                target = float(expected[index] + sign * NUM_BOUNDS * contract[index])
+                reach = abs(float(expected[index])) + float(contract[index])
+                if not np.isfinite(target) or max(abs(target), reach) >= largest:
+                    continue
+                if bits.is_dense(held[output]) is False:
+                    continue
+                wrong = with_error(held[output], index, target)
+                if not bool(bits.wrong_mask(wrong, held[output]).any()):
+                    continue
+                num += 1
+                changed = (*held[:output], wrong, *held[output + 1:])
+                if not any(s.output == output and s.wrong[index]
+                           for s in full_reference(plan, call, changed)):
+                    missed.append(f"{call.form.name} output {output} {list(index)} of "
+                                  f"{list(expected.shape)}: expected {expected[index]}, contract "
+                                  f"{contract[index]}, got {target}")
+    return num, missed
+
+
+@pytest.mark.parametrize("packet", sorted(SPECS))
+def test_an_error_of_four_contract_bounds_is_seen_in_any_element(packet: str) -> None:
+    spec = SPECS[packet]
+    counts = {}
+    for dtype in DTYPES:
+        num, missed = misses(spec, dtype)
+        assert not missed, f"{len(missed)} of {num} in {dtype}: " + "\n".join(missed[:5])
+        counts[dtype] = num
+    floats = [d for d in DTYPES if any(
+        t is not None and t.is_floating_point() for _, _, held in samples(spec, d) for t in held)]
+    assert not floats or sum(counts.values()), f"no error could be put into {packet}: {counts}"
