@@ -50,7 +50,8 @@ class GuardReport(Record):
 
     ``calls_checked`` is the share of the faulty op's calls that were checked, and so the chance
     that a single wrong one is caught.  ``caught`` counts wrong sums that were found; ``unexplained``
-    counts findings that no wrong sum stands behind.
+    counts findings that no wrong sum stands behind, neither the training's nor one of the guard's own
+    recomputations, which the broken kernel serves as well.
     """
 
     findings: tuple[Finding, ...]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -138,7 +137,7 @@ def _train(
             losses.append(loss)
             firings += [StepFiring(step=step, shape=f.shape) for f in truth.firings[num_before:]]
             if guarding is not None:
-                guarding.after_step(step)
+                guarding.after_step(step, len(truth.firings) - num_before, truth)
             watcher.stepped(run, step, loss)
         elapsed_s = time.perf_counter() - started_s
     perplexity = held_out_perplexity(
@@ -162,9 +161,12 @@ class _Guarding:
     def __init__(self, settings: Settings, watcher: Watcher) -> None:
         self._settings = settings
         self._watcher = watcher
-        self._found_at: dict[int, int] = {}
-        self._num_found = 0
         self._guard: sdc_guard.Guard | None = None
+        self._num_found = 0
+        self._num_found_wrong = 0
+        self._num_fired_in_checks = 0
+        self._caught_at: dict[int, int] = {}
+        self._unexplained = 0
 
     @contextmanager
     def around(self, training: TrainStep) -> Iterator[None]:
@@ -179,35 +181,44 @@ class _Guarding:
         finally:
             sdc_guard.unwrap(model)
 
-    def after_step(self, step: int) -> None:
+    def after_step(self, step: int, num_fired: int, truth: FaultySum) -> None:
+        """Compare the step's findings with the broken kernel's own book.
+
+        The kernel breaks the guard's recomputations as well; a finding that such a one explains is
+        no catch, and no false alarm either.
+        """
         findings = self._findings()
-        num_found = sum(f.repeats for f in findings)
-        if num_found > self._num_found:
-            self._found_at[step] = num_found - self._num_found
-            text = render_finding(findings[-1]) if not self._num_found else (
-                f"step {step}: {num_found - self._num_found} more, {num_found} in all")
-            self._watcher.caught(GUARDED, text)
-            self._num_found = num_found
+        found = sum(f.repeats for f in findings) - self._num_found
+        found_wrong = sum(
+            f.repeats for f in findings if f.op == FAULTY_OP and f.held_is_wrong
+        ) - self._num_found_wrong
+        fired_in_checks = truth.recomputations_fired - self._num_fired_in_checks
+        self._num_found += found
+        self._num_found_wrong += found_wrong
+        self._num_fired_in_checks += fired_in_checks
+        caught = min(found_wrong, num_fired)
+        if caught:
+            first = not self._caught_at
+            self._caught_at[step] = caught
+            self._watcher.caught(GUARDED, render_finding(findings[-1]) if first else (
+                f"step {step}: caught another wrong sum, step skipped"))
+        self._unexplained += max(0, found - caught - fired_in_checks)
 
     def _findings(self) -> list[Finding]:
         assert self._guard is not None
         return self._guard.findings
 
     def report(self, run: RunReport) -> GuardReport:
-        """Compare what was found, step by step, with the broken kernel's own book."""
         assert self._guard is not None
         coverage = self._guard.coverage
-        fired_at = Counter(firing.step for firing in run.firings)
-        caught = {step: min(num, fired_at[step]) for step, num in self._found_at.items()}
-        num_caught = sum(caught.values())
         num_checked = sum(op.calls_checked for op in coverage.ops if op.op == FAULTY_PACKET)
         return GuardReport(
             findings=tuple(self._findings()),
             coverage=coverage,
             calls_checked=_rate(num_checked, run.op_calls),
-            caught=_rate(num_caught, len(run.firings)),
-            caught_steps=tuple(sorted(step for step, num in caught.items() if num)),
-            unexplained=self._num_found - num_caught,
+            caught=_rate(sum(self._caught_at.values()), len(run.firings)),
+            caught_steps=tuple(self._caught_at),
+            unexplained=self._unexplained,
         )
 
 

@@ -87,11 +87,11 @@ def norm_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry
     return (split(longest, known=whole), roll(longest, lane=True, known=whole), NEGATED)
 
 
-def depth(x: Tensor, dims: tuple[int, ...], n: int) -> int:
-    """Additions on the longest path of ATen's kernel."""
+def depth(x: Tensor, dims: tuple[int, ...], n: int, order: float) -> int:
+    """Additions on the longest path of ATen's kernel; only the 2-norm has lanes."""
     trailing = dims == tuple(range(x.dim() - len(dims), x.dim()))
     whole = len(dims) in (1, x.dim())
-    if x.is_contiguous() and trailing and whole and x.dtype is not torch.float64:
+    if order == 2 and x.is_contiguous() and trailing and whole and x.dtype is not torch.float64:
         return min(n, -(-n // LANES) + LANE_TAIL)
     return n
 
@@ -160,7 +160,7 @@ def linalg_vector_norm(call: HostCall) -> tuple[Reference | None, ...]:
     n = math.prod(int(x.shape[d]) for d in dims)
     keepdim = call.held[0].dim() == x.dim() and bool(x.dim())
     return (norm_reference(call.array("self"), call.held[0], float(call["ord"]), dims, keepdim,
-                           depth(x, dims, n)),)
+                           depth(x, dims, n, float(call["ord"]))),)
 
 
 def _list_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
@@ -185,5 +185,5 @@ def foreach_norm(call: HostCall) -> tuple[Reference | None, ...]:
     for x, held in zip(call["self"], call.held, strict=True):
         dims = tuple(range(x.dim()))
         found.append(norm_reference(bits.values(x), held, float(call["ord"]), dims, False,
-                                    depth(x, dims, x.numel())))
+                                    depth(x, dims, x.numel(), float(call["ord"]))))
     return tuple(found)

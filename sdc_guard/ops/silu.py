@@ -32,7 +32,7 @@ def silu(call: HostCall, compute: Format) -> Computed:
     x, u = call.array("self"), compute.u
     expected = x * logistic(x)
     error = (LOGISTIC_ROUNDINGS + 1) * u * np.abs(expected) + np.abs(x) / compute.max
-    return finish(expected, error, np.abs(x), compute)
+    return finish(expected, error, np.abs(x), compute, call.out_format())
 
 
 @bounded(aten.silu_backward, formula="|g| err(s (1 + x (1 - s))), derived in the docstring",
@@ -46,4 +46,4 @@ def silu_backward(call: HostCall, compute: Format) -> Computed:
     error = s * error_factor + (LOGISTIC_ROUNDINGS + 2) * u * np.abs(s * factor)
     error = error + np.abs(factor) / compute.max
     size = np.abs(g) * (1 + np.abs(x))
-    return finish(g * s * factor, np.abs(g) * error, size, compute)
+    return finish(g * s * factor, np.abs(g) * error, size, compute, call.out_format())

@@ -1,0 +1,83 @@
+"""The scheduler: budgets are parsed strictly, held on average, and every site is visited in turn."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from sdc_guard.errors import UsageError
+from sdc_guard.observe import sampling
+from sdc_guard.observe.sampling import Scheduler, parse_budget
+from sdc_guard.observe.tally import Tally
+
+
+@pytest.mark.parametrize("budget", ["2%", None, -1, 1.5, True, "ALL", float("nan"), [0.02]])
+def test_bad_budgets_are_errors_that_show_the_value(budget: object) -> None:
+    with pytest.raises(UsageError, match="budget="):
+        parse_budget(budget)
+
+
+@pytest.mark.parametrize("budget", [0, 0.02, 1, "all"])
+def test_good_budgets(budget: object) -> None:
+    assert parse_budget(budget) == budget
+
+
+class _Clock:
+    """Simulated time, so that the test measures the rule and not this machine."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now_s
+
+
+def _simulate(budget: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Scheduler, Counter[str], dict]:
+    clock = _Clock()
+    monkeypatch.setattr(sampling, "time", clock)
+    scheduler = Scheduler(budget, seed=1)
+    scheduler.floor_s = 1e-6
+    scheduler.start()
+    tallies = {"product": Tally("product"), "sum": Tally("sum", reduction=True)}
+    checked: Counter[str] = Counter()
+    sites: dict[str, Counter[int]] = {"product": Counter(), "sum": Counter()}
+    for call in range(40_000):
+        for op, run_s, check_s, num_sites in (("product", 2e-3, 2.5e-3, 7), ("sum", 1e-5, 4e-5, 5)):
+            tally = tallies[op]
+            tally.calls += 1
+            scheduler.num_dispatched += 1
+            clock.now_s += run_s + scheduler.floor_s
+            site = call % num_sites
+            if scheduler.wants(tally) and scheduler.accepts(tally, site, check_s):
+                clock.now_s += check_s
+                scheduler.charge(tally, check_s)
+                checked[op] += 1
+                sites[op][site] += 1
+        if scheduler.due_for_retune():
+            scheduler.retune(tallies.values(), scheduler.duty)
+    return scheduler, checked, sites
+
+
+@pytest.mark.parametrize("budget", [0.005, 0.02, 0.1])
+def test_the_average_stays_near_the_budget(budget: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduler, checked, sites = _simulate(budget, monkeypatch)
+    own_s = scheduler.elapsed_s - scheduler.spent_s
+    assert 0.5 * budget <= scheduler.spent_s / own_s <= 1.1 * budget
+    assert checked["product"] > 0
+    for counts in sites.values():
+        assert max(counts.values()) - min(counts.values()) <= 2
+
+
+def test_cheap_reductions_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, checked, _ = _simulate(0.05, monkeypatch)
+    assert checked["sum"] / 40_000 > 0.9
+    assert checked["product"] / 40_000 < 0.2
+
+
+def test_zero_checks_nothing_and_all_checks_everything() -> None:
+    tally = Tally("sum")
+    assert not Scheduler(0.0, 0).wants(tally)
+    everything = Scheduler("all", 0)
+    assert everything.wants(tally)
+    assert everything.accepts(tally, 0, 1e9)
