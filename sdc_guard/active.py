@@ -54,8 +54,8 @@ def stop(guard: Watcher) -> None:
 
 
 def _in_child() -> None:
-    """A forked process (a DataLoader worker) inherits the mode but not the job: the guard lets every
-    call through there and writes nothing to the parent's log."""
+    """A forked process (a DataLoader worker) inherits the mode but not the job: the guard lets
+    every call through there and writes nothing to the parent's log."""
     for guard in list(_running):
         guard.leave_to_parent()
 

@@ -1,10 +1,11 @@
 """The gate before and after each optimizer step.
 
-Before a step: ranks agree whether any of them found the step corrupt; then all skip, or all raise, or
-none.  Skipping hides every ``.grad``, which makes a step of any ``torch.optim`` optimizer a no-op,
-and restores module buffers from the start of the step.  A step that takes a closure recomputes
-its gradients, so it runs and is undone.  After a step: a fault that was found inside the step itself is
-undone from images of parameters and optimizer state; ranks undo it together or not at all.
+Before a step: ranks agree whether any of them found the step corrupt; then all skip, or all
+raise, or none.  Skipping hides every ``.grad``, which makes a step of any ``torch.optim`` optimizer
+a no-op, and restores module buffers from the start of the step.  A step that takes a closure
+recomputes its gradients, so it runs and is undone.  After a step: a fault that was found inside the
+step itself is undone from images of parameters and optimizer state; ranks undo it together or not
+at all.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ _STEP_FILE = Optimizer.profile_hook_step.__code__.co_filename
 class GateCalls:
     """What the gate asks of the guard.
 
-    ``is_active_here``: does the guard watch this thread?  ``is_corrupt``: was a corrupt result found
-    since the step began?  ``protects``: does the policy keep corrupt steps out?  ``wants_inside``:
-    shall ops inside the optimizer be looked at this time?  ``closure_begins``: the step will compute
-    forward and backward itself.  ``entering`` and ``leaving``: the optimizer runs, watched or not.
-    ``rejected``: told of a corrupt step: kept out ``before`` it ran, undone after a fault
-    ``inside``, or ``applied`` because it could not be undone; raises if so decided.
+    ``is_active_here``: does the guard watch this thread?  ``is_corrupt``: was a corrupt result
+    found since the step began?  ``protects``: does the policy keep corrupt steps out?
+    ``wants_inside``: shall ops inside the optimizer be looked at this time?  ``closure_begins``:
+    the step will compute forward and backward itself.  ``entering`` and ``leaving``: the optimizer
+    runs, watched or not.  ``rejected``: told of a corrupt step: kept out ``before`` it ran, undone
+    after a fault ``inside``, or ``applied`` because it could not be undone; raises if so decided.
     ``step_done``: told at the end of every step.  ``not_undoable``: told when no image fits.
     """
 
@@ -68,7 +69,7 @@ class Gate:
         self._memory_budget_bytes = memory_budget_bytes
         self._buffers: BufferImages | None = None
         self._hidden: list[tuple[Tensor, Tensor]] = []
-        self._image: OptimizerImage | None = None
+        self._images: list[OptimizerImage] | None = None
         self._owned: set[int] = set()
         self._rejecting = False
         self._keeping_out = False
@@ -133,12 +134,13 @@ class Gate:
         return any(id(p) in self._owned for p in parameters_of(optimizer))
 
     def _before(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        if self._stepping is not None and self._stepping is not optimizer \
+                and _is_running(self._stepping):
+            self._join(optimizer)
+            return
         if not self._ours(optimizer):
             return
-        if self._stepping is not None:
-            if self._stepping is not optimizer and _is_running(self._stepping):
-                return  # the step of an optimizer that another one wraps: part of that one's step
-            self._give_up_step()
+        self._give_up_step()
         takes_closure = any(callable(a) for a in (*args[1:], *kwargs.values()))
         if takes_closure:
             self._calls.closure_begins()
@@ -151,22 +153,35 @@ class Gate:
         if self._keeping_out:
             self.restore_buffers()
             self._calls.rejected("before")
-            self._hidden = [(p, p.grad) for p in parameters_of(optimizer) if p.grad is not None]
-            for parameter, _ in self._hidden:
-                parameter.grad = None
+            self._hide_gradients(optimizer)
         elif protects and (takes_closure or watched):
+            self._images = []
             self._take_image(optimizer)
         self._stepping = optimizer
         self._calls.entering(watched or takes_closure)
+
+    def _join(self, optimizer: Optimizer) -> None:
+        """An optimizer steps inside of the step of one that wraps it: one step, kept out or undone
+        together."""
+        if self._keeping_out:
+            self._hide_gradients(optimizer)
+        elif self._images is not None:
+            self._take_image(optimizer)
 
     def _give_up_step(self) -> None:
         """Forget a step whose end never came, since it raised."""
         if self._stepping is not None:
             self._stepping = None
-            self._image = None
+            self._images = None
             self._rejecting = self._keeping_out = False
             self._show_gradients()
             self._calls.leaving()
+
+    def _hide_gradients(self, optimizer: Optimizer) -> None:
+        for parameter in parameters_of(optimizer):
+            if parameter.grad is not None:
+                self._hidden.append((parameter, parameter.grad))
+                parameter.grad = None
 
     def _show_gradients(self) -> None:
         for parameter, grad in self._hidden:
@@ -174,16 +189,18 @@ class Gate:
         self._hidden = []
 
     def _take_image(self, optimizer: Optimizer) -> None:
-        self._image = None
+        """Add an image of the optimizer to those of this step; give all up where it does not fit."""
+        assert self._images is not None
         try:
             with torch._C._DisableTorchDispatch():
-                total = size_bytes(optimizer)
+                total = size_bytes(optimizer) + sum(i.num_bytes for i in self._images)
                 if total <= self._memory_budget_bytes:
-                    self._image = OptimizerImage(optimizer)
-                else:
-                    self._calls.not_undoable(total)
+                    self._images.append(OptimizerImage(optimizer))
+                    return
+            self._calls.not_undoable(total)
         except Exception as error:
             self._calls.on_error("while keeping an image of the optimizer", error)
+        self._images = None
 
     def _after(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if optimizer is not self._stepping:
@@ -191,23 +208,24 @@ class Gate:
         self._stepping = None
         self._calls.leaving()
         self._show_gradients()
-        image, self._image = self._image, None
+        images, self._images = self._images, None
         rejecting, self._rejecting = self._rejecting, False
         kept_out, self._keeping_out = self._keeping_out, False
         try:
             if self._calls.protects() and not kept_out:
-                corrupt, lost = ranks.agree((rejecting or self._calls.is_corrupt(), image is None))
+                corrupt, lost = ranks.agree((rejecting or self._calls.is_corrupt(), images is None))
                 if corrupt:
-                    self._undo(None if lost else image)
+                    self._undo(None if lost else images)
         finally:
             self._calls.step_done(optimizer)
 
-    def _undo(self, image: OptimizerImage | None) -> None:
-        if image is None:
+    def _undo(self, images: list[OptimizerImage] | None) -> None:
+        if images is None:
             self._calls.rejected("applied")
             return
         with torch._C._DisableTorchDispatch():
-            image.restore()
+            for image in reversed(images):
+                image.restore()
         self.restore_buffers()
         self._calls.rejected("inside")
 

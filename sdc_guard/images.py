@@ -95,6 +95,7 @@ class OptimizerImage:
     def __init__(self, optimizer: Optimizer) -> None:
         self._parameters = [_mirror(p) for p in parameters_of(optimizer)]
         self._optimizer = optimizer
+        self.num_bytes = size_bytes(optimizer)
         self._state = {p: _mirror(s) for p, s in optimizer.state.items()}
         self._options = [
             {k: _mirror(v) for k, v in group.items() if k != "params"}
@@ -120,7 +121,7 @@ class BufferImages:
 
     def __init__(self, model: nn.Module) -> None:
         self._saved = [
-            (module, {name: None if b is None else _mirror(b) for name, b in module._buffers.items()})
+            (module, {n: None if b is None else _mirror(b) for n, b in module._buffers.items()})
             for module in model.modules() if module._buffers
         ]
 

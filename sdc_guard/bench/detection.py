@@ -26,6 +26,8 @@ from sdc_guard.records import Record
 
 WARMUP_STEPS = 12
 """Enough for every relation of a site that is visited once a step to be admitted."""
+STEPS_REPEATED = 3
+"""Guarded steps that a repeated fault may take until it is found."""
 CHUNK = 25
 CLEAN_EVERY = 50
 """A clean step after so many trials: the run goes on, and a lasting trace of a fault would show."""
@@ -43,17 +45,21 @@ class Rate(Record, frozen=True, kw_only=True):
 class Campaign(Record, frozen=True, kw_only=True):
     """A campaign so far.  ``done`` holds the numbers of the faults tried, as ranges [start, stop).
 
-    ``outcomes`` counts trials by outcome, also per op; ``causes`` counts the findings that name
-    the faulty op; ``not_detected`` are all trials without ``corruption``.
+    ``steps_repeated``: guarded steps that a repeated fault may take until it is found.
+    ``outcomes`` counts trials by outcome, also per op; ``found_in_step`` counts detected faults by
+    the step, from 1, in which they were found; ``causes`` counts the findings that name the faulty
+    op; ``not_detected`` are all trials without ``corruption``.
     """
 
     label: str
     model: str
     seed: int
     warmup_steps: int
+    steps_repeated: int
     done: tuple[tuple[int, int], ...] = ()
     outcomes: dict[str, int] = msgspec.field(default_factory=dict)
     outcomes_by_op: dict[str, dict[str, int]] = msgspec.field(default_factory=dict)
+    found_in_step: dict[str, int] = msgspec.field(default_factory=dict)
     causes: dict[str, int] = msgspec.field(default_factory=dict)
     not_detected: tuple[Trial, ...] = ()
     false_alarms: tuple[str, ...] = ()
@@ -77,15 +83,19 @@ class Campaign(Record, frozen=True, kw_only=True):
     def with_trials(self, trials: Sequence[Trial], false_alarms: Sequence[str]) -> Campaign:
         """The campaign after more trials."""
         outcomes, causes = Counter(self.outcomes), Counter(self.causes)
+        found = Counter(self.found_in_step)
         by_op = {op: Counter(counts) for op, counts in self.outcomes_by_op.items()}
         for trial in trials:
             outcomes[trial.outcome] += 1
             causes.update(trial.causes)
+            if trial.outcome == CORRUPTION:
+                found[str(trial.num_steps)] += 1
             by_op.setdefault(trial.op, Counter())[trial.outcome] += 1
         numbers = {n for start, stop in self.done for n in range(start, stop)}
         numbers |= {trial.index for trial in trials}
         return Campaign(
             label=self.label, model=self.model, seed=self.seed, warmup_steps=self.warmup_steps,
+            steps_repeated=self.steps_repeated, found_in_step=dict(found),
             done=_ranges(numbers), outcomes=dict(outcomes),
             outcomes_by_op={op: dict(by_op[op]) for op in sorted(by_op)}, causes=dict(causes),
             not_detected=(*self.not_detected, *(t for t in trials if t.outcome != CORRUPTION)),
@@ -103,7 +113,8 @@ def _ranges(numbers: set[int]) -> tuple[tuple[int, int], ...]:
 
 
 def new_campaign(
-    label: str, model: str, *, seed: int, warmup_steps: int = WARMUP_STEPS
+    label: str, model: str, *, seed: int, warmup_steps: int = WARMUP_STEPS,
+    steps_repeated: int = STEPS_REPEATED,
 ) -> Campaign:
     """An empty campaign.
 
@@ -112,7 +123,8 @@ def new_campaign(
     """
     if model not in MODELS:
         raise UsageError(f"fault model {model!r}: choose one of {', '.join(MODELS)}")
-    return Campaign(label=label, model=model, seed=seed, warmup_steps=warmup_steps)
+    return Campaign(label=label, model=model, seed=seed, warmup_steps=warmup_steps,
+                    steps_repeated=steps_repeated)
 
 
 def continue_campaign(
@@ -177,7 +189,8 @@ def run_trials(campaign: Campaign, build: Build, numbers: Sequence[int]) -> Iter
         while chunk := list(islice(remaining, CHUNK)):
             trials = []
             for number in chunk:
-                trials.append(rig.try_fault(number, faults[number]))
+                trials.append(rig.try_fault(number, faults[number],
+                                            max_steps=campaign.steps_repeated))
                 num_tried += 1
                 if num_tried % CLEAN_EVERY == 0:
                     rig.clean_step()

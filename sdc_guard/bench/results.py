@@ -52,7 +52,7 @@ class DetectionFile(Record, frozen=True, kw_only=True):
     campaigns: tuple[Campaign, ...]
 
     def find(self, empty: Campaign) -> Campaign:
-        """The campaign with that label, model, seed and warm-up; ``empty`` if there is none."""
+        """The campaign of the same label, model, seed and steps; ``empty`` if there is none."""
         key = _key(empty)
         return next((c for c in self.campaigns if _key(c) == key), empty)
 
@@ -72,7 +72,8 @@ _File = TypeVar("_File", OverheadFile, DetectionFile, CleanFile)
 
 
 def _key(campaign: Campaign) -> tuple[object, ...]:
-    return campaign.label, campaign.model, campaign.seed, campaign.warmup_steps
+    return (campaign.label, campaign.model, campaign.seed, campaign.warmup_steps,
+            campaign.steps_repeated)
 
 
 def _joined(old: Stamp, new: Stamp) -> Stamp:
@@ -187,6 +188,8 @@ def render_campaign(campaign: Campaign) -> str:
         f"{campaign.label}, {campaign.model} faults, seed {campaign.seed}, one thread:",
         f"- called corruption, op named: {render_rate(campaign.corruption)}",
         f"- any verdict, op named: {render_rate(campaign.named)}",
+        f"- found in step: {_counts(campaign.found_in_step)}, of at most "
+        f"{campaign.steps_repeated if campaign.model == 'repeated' else 1}",
         f"- outcomes: {_counts(campaign.outcomes)}; causes of findings: {_counts(campaign.causes)}",
         f"- false alarms in clean steps between the faults: {len(campaign.false_alarms)}",
     ]

@@ -28,8 +28,6 @@ LOUD = "exception"
 MISSED = "missed"
 NOT_INJECTED = "not injected"
 """The fault changed no bit; it is not counted."""
-STEPS_REPEATED = 3
-"""Guarded steps that a repeated fault may take until it is found."""
 
 
 class Trial(Record, frozen=True, kw_only=True):
@@ -75,13 +73,13 @@ class Rig:
         self.false_alarms += [finding.message for finding in self.findings]
         self.findings.clear()
 
-    def try_fault(self, index: int, fault: Fault) -> Trial:
-        """A transient fault gets one step; a repeated one up to ``STEPS_REPEATED``, with a clean
-        end as soon as a finding names its op."""
+    def try_fault(self, index: int, fault: Fault, *, max_steps: int) -> Trial:
+        """A transient fault gets one step; a repeated one up to ``max_steps``, fewer where a
+        finding names its op before."""
         self.findings.clear()
         before = _Counters(self.guard)
         num_steps, raised = 0, ""
-        limit = 1 if isinstance(fault, TransientFlip) else STEPS_REPEATED
+        limit = 1 if isinstance(fault, TransientFlip) else max_steps
         while num_steps < limit and not raised and not self._named(fault):
             num_steps += 1
             with self.guard, fault:

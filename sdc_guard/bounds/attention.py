@@ -30,10 +30,12 @@ roundings and an exponential of 4 ulp).  Premise for phi: fp32 kernels use a pol
 format adds up in itself,
 
     |dS^ - dS| <= P (r |dP - d| + (1 + r)((gamma_{Dv+1} + 2 u_in + u_in^2)(|do||v|^T + sum|do o|)
-                  + 2 u |dP - d|)) + v |dS| + eta_v
+                  + 2 u |dP - d| + 2 Dv eta)) + v |dS| + eta_v + 2 tiny |dP - d| + eta
     |dv^ - dv| <= sum P |do| (r + gamma_M + (1 + b) v) + eta_v sum|do|
 
-and likewise for dq and dk with one product more.  Premises: those of :mod:`bounds.products`.
+and likewise for dq and dk with one product more, whose terms underflow by ``2 N eta`` or
+``2 M eta``.  ``tiny`` covers exponentials that are flushed; eta is the accumulator's underflow
+threshold, or ``tiny`` where bf16 products are flushed.  Premises: those of :mod:`bounds.products`.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ from numpy.typing import NDArray
 
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.bounds.softmax import exp_contract, exp_proof, growth, with_reference
-from sdc_guard.formats import FLOAT32, FLOAT64, Format
+from sdc_guard.formats import BFLOAT16, FLOAT32, FLOAT64, Format
 
 Array = NDArray[np.float64]
 
@@ -60,13 +62,15 @@ OTHER_KEY_BLOCK = 64
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What a kernel computes with: accumulator roundoff ``u``, input rounding ``u_in``, storage
-    roundoff ``v`` and underflow ``eta_v`` of p (0 for none), and its block sizes."""
+    roundoff ``v`` and underflow ``eta_v`` of p (0 for none), underflow ``eta`` of products, and the
+    size of its blocks of keys."""
 
     acc: Format
     u: float
     u_in: float
     v: float
     eta_v: float
+    eta: float
     key_block: int
 
     @property
@@ -95,6 +99,7 @@ def machine(storage: Format, acc: Format, u_in: float, device_type: str) -> Mach
         u_in,
         storage.u if half else 0.0,
         storage.eta if half else 0.0,
+        acc.tiny if storage is BFLOAT16 or u_in else acc.eta,
         KEY_BLOCKS.get(device_type, OTHER_KEY_BLOCK),
     )
 
@@ -152,7 +157,8 @@ def forward_limits(
     for phi in (k.proof_phi(), k.contract_phi()):
         r_sum = np.minimum(weighted * (1 + phi) + phi + rho + num_keys * k.u, 1 - 2.0**-20)
         numerator = grown * (1 + phi) + plain * (phi + rho + inner + k.v) * (1 + k.v) + flushed
-        outs.append((numerator + np.abs(out) * r_sum) / (1 - r_sum) + 3 * k.u * np.abs(out))
+        outs.append((numerator + np.abs(out) * r_sum) / (1 - r_sum) + 3 * k.u * np.abs(out)
+                    + 2 * num_keys * k.eta)
         lses.append(-np.log1p(-r_sum) + phi * np.abs(log_total) + 3 * k.u * (np.abs(top) + lse))
     return Limits(*outs), Limits(*lses)
 
@@ -187,8 +193,9 @@ def backward_limits(
     abs_ds = np.abs(p * difference)
     # The error of dS is first + phi * second, so its products are made once for both phi.
     wide = (1 + g) * ((gamma(head_size + 1, k.u) + k.inputs) * abs_difference * p
-                      + 2 * k.u * abs_ds)
-    first = g * abs_ds + wide + k.v * abs_ds + k.eta_v
+                      + 2 * k.u * abs_ds + 2 * head_size * k.eta * p)
+    flush = 2 * k.acc.tiny * (np.abs(difference) + abs_difference) + k.eta
+    first = g * abs_ds + wide + k.v * abs_ds + k.eta_v + flush
     second = (1 + g) * abs_ds + wide
     found: dict[str, list[Array]] = {"q": [], "k": [], "v": []}
     turned = np.swapaxes(p, -1, -2)
@@ -205,9 +212,10 @@ def backward_limits(
             terms, blocks = sizes[name]
             added = (terms if proof else blocks) * k.v
             order = gamma(terms + 4, k.u) + k.inputs + added
-            found[name].append(c * ((one + phi * two) * (1 + order) + order * size))
+            found[name].append(c * ((one + phi * two) * (1 + order) + order * size)
+                               + 2 * (1 + c) * terms * k.eta)
         added = (num_queries if proof else query_blocks) * k.v
         order = gamma(num_queries + 4, k.u) + k.inputs + added
         found["v"].append((grown * (1 + phi) + plain * (phi + k.v)) * (1 + order)
-                          + order * plain + flushed)
+                          + order * plain + flushed + 2 * num_queries * k.eta)
     return Limits(*found["q"]), Limits(*found["k"]), Limits(*found["v"])

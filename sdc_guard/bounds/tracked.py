@@ -1,4 +1,4 @@
-"""Numbers with an error: interval-free running error analysis of a formula, elementwise.
+"""Numbers with an error: running error analysis of a formula, elementwise.
 
 A :class:`Tracked` holds the exact value ``x`` of an expression (float64) and a bound ``e`` on how
 far a kernel's value may be from it.  With ``fl(a op b) = (a op b)(1 + d) + t``, ``|d| <= u``,
@@ -11,7 +11,7 @@ analysis):
     e(sqrt a) = min(e_a / sqrt(a), sqrt(e_a)) + 2 r    (a kernel's root may err by an ulp).
 
 A fused multiply-add only drops a rounding.  The reference's own float64 rounding is covered because
-u is that of the computing format plus 2^-52.
+u is that of the computing format plus 2^-52, and a whole eta stands for an underflow.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Tracked:
 
     def _rounded(self, value: Array, error: Array, count: int = 1) -> Tracked:
         u = self.fmt.u + 2 * FLOAT64.u
-        rounding = u * (np.abs(value) + error) + 0.5 * self.fmt.eta
+        rounding = u * (np.abs(value) + error) + self.fmt.eta
         return Tracked(value, error + count * rounding, self.fmt)
 
     def __neg__(self) -> Tracked:

@@ -47,7 +47,8 @@ DEFAULT_OUT = Path("reports/guard")
 @click.option("--resume", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="detection: continue this result file.")
 @click.option("--steps", type=click.IntRange(min=1), default=None,
-              help="clean: guarded steps per dtype; default 500.")
+              help="clean: guarded steps per dtype, default 500; detection: steps that a repeated "
+                   "fault may take until it is found, default 3.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--quick", is_flag=True, help="The tiny GPT and a tenth of everything.")
@@ -182,7 +183,7 @@ def _profile(options: dict[str, Any]) -> None:
 
 
 def _detection(options: dict[str, Any]) -> None:
-    from sdc_guard.bench.detection import continue_campaign, new_campaign
+    from sdc_guard.bench.detection import STEPS_REPEATED, continue_campaign, new_campaign
     from sdc_guard.bench.results import DetectionFile, make_stamp, read, render_campaign, write
 
     stamp = make_stamp(_command_line(), options["seed"])
@@ -197,7 +198,8 @@ def _detection(options: dict[str, Any]) -> None:
                 counts = ", ".join(f"{k} {v}" for k, v in sorted(campaign.outcomes.items()))
                 _told(f"{campaign.label}, {campaign.model}: {counts}")
 
-            empty = new_campaign(label, model, seed=options["seed"])
+            empty = new_campaign(label, model, seed=options["seed"],
+                                 steps_repeated=options["steps"] or STEPS_REPEATED)
             campaign = continue_campaign(
                 contents.find(empty), build, num, num_processes=options["processes"],
                 progress=save)

@@ -20,7 +20,7 @@ SHOWN, NOT_SHOWN = 0, 1
 @click.option("--steps", type=click.IntRange(min=1), help="Steps of each of the three runs.")
 @click.option("--quick", is_flag=True, help="A smaller model: half a minute instead of two.")
 @click.option("--budget", default=None, metavar="SHARE|all",
-              help="Share of run time that checking may cost, or \"all\".  [default: 0.02]")
+              help="Share of run time that checking may cost, or \"all\".  [default: all]")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0),
               help="Of parameters, batches and the guard's sampling.")
 @click.option("--json", "as_json", is_flag=True,

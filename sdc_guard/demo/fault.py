@@ -29,7 +29,7 @@ FAULTY_PACKET = "aten.sum"
 TILE = 8
 """Elements along the summed dimension that the rare path reads, again and again: as many floats as a
 256-bit register holds."""
-RARITY = 250
+RARITY = 300
 """One call in so many, on average, has data that leads onto the rare path."""
 _BYTES_LOOKED_AT = 4096
 _RECOMPUTING_MODULES = ("sdc_guard.check", "sdc_guard.attribute", "sdc_guard.evidence")

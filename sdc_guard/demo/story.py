@@ -40,10 +40,10 @@ class Settings:
     """What to train and how to guard it.  ``rarity``: see :mod:`sdc_guard.demo.fault`."""
 
     config: str = "demo"
-    num_steps: int = 300
+    num_steps: int = 260
     num_windows: int = 1024
     seed: int = 0
-    budget: float | str = 0.02
+    budget: float | str = "all"
     out: Path = Path("runs/demo")
     rarity: int = RARITY
 

@@ -127,7 +127,7 @@ def _words(report: DemoReport) -> dict[str, str]:
 
 def _outside(series: list[Series], y_range: Range) -> list[str]:
     return [
-        f"{num} points of \"{one.name}\" lie outside of the picture and are drawn at its edge"
+        f"{num} points of \"{one.name}\" lie outside of the picture or are no numbers"
         for one in series
         if (num := num_outside(one.values, y_range))
     ]

@@ -133,8 +133,18 @@ def sign(call: HostCall) -> tuple[Array, Array, int]:
     return np.nan_to_num(np.sign(a)), np.abs(a), 0
 
 
-@pointwise(aten.addcmul, formula="4 roundings of max(|a|, |v b c|, |result|)",
-           odd=("self", "tensor1"))
+def _underflow(call: HostCall, *factors: Array) -> Array:
+    """An intermediate that underflows is off by eta, times the factor that still comes."""
+    if not is_covered_float(call.held[0].dtype):
+        return np.asarray(0.0)
+    compute = compute_format(call.out_format())
+    return np.asarray(compute.eta * sum(np.abs(f) for f in factors))
+
+
+@pointwise(aten.addcmul, formula="4 roundings of max(|a|, |v b c|, |result|), underflow",
+           odd=("self", "tensor1"),
+           extra=lambda call: _underflow(call, operand(call, "tensor1"), operand(call, "tensor2"),
+                                         call.number("value")))
 def addcmul(call: HostCall) -> tuple[Array, Array, int]:
     """``a + v b c``."""
     a = operand(call, "self")
@@ -142,8 +152,10 @@ def addcmul(call: HostCall) -> tuple[Array, Array, int]:
     return a + term, _size(a, term, a + term), 4
 
 
-@pointwise(aten.addcdiv, formula="4 roundings of max(|a|, |v b / c|, |result|)",
-           odd=("self", "tensor1"))
+@pointwise(aten.addcdiv, formula="4 roundings of max(|a|, |v b / c|, |result|), underflow",
+           odd=("self", "tensor1"),
+           extra=lambda call: _underflow(call, 1.0 / operand(call, "tensor2"),
+                                         call.number("value")))
 def addcdiv(call: HostCall) -> tuple[Array, Array, int]:
     """``a + v b / c``."""
     a = operand(call, "self")

@@ -56,7 +56,7 @@ def extent(pattern: Pattern | None) -> str:
                   for low, high in zip(pattern.box_low, pattern.box_high, strict=True))
         text += f" in [{', '.join(ranges)}]"
         if pattern.flat_stride is not None and pattern.flat_stride > 1:
-            text += f", every {pattern.flat_stride}th"
+            text += f", every {pattern.flat_stride} elements"
     return text
 
 

@@ -144,6 +144,6 @@ def test_a_wrong_number_at_one_offset_is_software(case: Case) -> None:
 @pytest.mark.parametrize("case", LAYOUT_CASES, ids=lambda c: c.name)
 def test_strides_that_are_ignored_are_software(case: Case) -> None:
     fault = WrongLayout(case.op, is_transposed, operand=case.operand)
-    findings = guarded(case, fault)
+    findings = guarded(case, fault, num_calls=6)
     assert fault.injected
     is_caught_as_software(findings, case)

@@ -56,52 +56,66 @@ def limits(
                np.broadcast_to(np.asarray(expectation.contract, dtype=np.float64), shape))
 
 
-def with_error(tensor: Tensor, index: tuple[int, ...], target: float) -> Tensor:
-    """An image with one element replaced by the number of its dtype next to ``target``, away from
-    the held value."""
+def neighbour(number: Tensor, up: bool) -> Tensor:
+    """The next number of the dtype: above or below (0-dim)."""
+    image = bits.snapshot(number)
+    pattern = bits.raw(image)
+    width = 8 * number.element_size()
+    sign = 1 << (width - 1)
+    held = int(pattern[()])
+    if held & (sign - 1) == 0:
+        pattern[()] = 1 if up else sign | 1
+    else:
+        pattern[()] = held + (1 if up == (held < sign) else -1)
+    return image
+
+
+def with_error(tensor: Tensor, index: tuple[int, ...], expected: float, error: float) -> Tensor:
+    """An image with one element at least ``error`` (signed) away from ``expected``, and by as
+    little more as the dtype allows; for an error of 0 the next number above."""
     image = bits.snapshot(tensor)
-    held = float(bits.values(tensor)[index])
+    target = expected + error
     wrong = torch.tensor(target, dtype=torch.float64).to(tensor.dtype)
-    if abs(float(wrong) - held) < abs(target - held):
-        toward = torch.tensor(np.inf if target > held else -np.inf, dtype=tensor.dtype)
-        wrong = torch.nextafter(wrong, toward)
+    while abs(float(wrong) - expected) < abs(error) or float(wrong) == expected:
+        wrong = neighbour(wrong, up=error >= 0)
     bits.raw(image)[index] = bits.raw(wrong)[()]
     return image
 
 
-def places(shape: tuple[int, ...], seed: int) -> Iterator[tuple[int, ...]]:
+def places(shape: tuple[int, ...], seed: int) -> list[tuple[int, ...]]:
     num = int(np.prod(shape))
     drawn = np.random.default_rng(seed).integers(num, size=NUM_ELEMENTS - 2)
-    for flat in dict.fromkeys((0, num - 1, *map(int, drawn))):
-        yield tuple(int(i) for i in np.unravel_index(flat, shape))
+    return [tuple(int(i) for i in np.unravel_index(flat, shape))
+            for flat in (0, num - 1, *map(int, drawn))]
 
 
 def misses(spec: OpSpec, dtype: torch.dtype) -> tuple[int, list[str]]:
-    """(errors that were put in, those that were not seen)."""
+    """(errors put in, those that were not seen); each round puts one into every result."""
     num, missed = 0, []
-    for plan, call, held in samples(spec, dtype):
+    for sample, (plan, call, held) in enumerate(samples(spec, dtype)):
         if full_reference(plan, call, held):
             continue  # a contract that this kernel breaks is the conformance test's business
-        for output, expected, contract in limits(plan, call, held):
-            largest = format_of(held[output].dtype).max
-            for index in places(expected.shape, num) if expected.size else ():
-                sign = -1.0 if num % 2 else 1.0
-                target = float(expected[index] + sign * NUM_BOUNDS * contract[index])
-                reach = abs(float(expected[index])) + float(contract[index])
-                if not np.isfinite(target) or max(abs(target), reach) >= largest:
+        judged = [(output, expected, contract, places(expected.shape, sample))
+                  for output, expected, contract in limits(plan, call, held) if expected.size]
+        for turn in range(NUM_ELEMENTS):
+            changed = list(held)
+            put: dict[int, tuple[int, ...]] = {}
+            for output, expected, contract, where in judged:
+                index = where[turn]
+                centre = float(expected[index])
+                error = (1 - 2 * (turn % 2)) * NUM_BOUNDS * float(contract[index])
+                reach = abs(centre) + 2 * abs(error)
+                if not reach < format_of(held[output].dtype).max / 2:
                     continue
-                if bits.is_dense(held[output]) is False:
-                    continue
-                wrong = with_error(held[output], index, target)
-                if not bool(bits.wrong_mask(wrong, held[output]).any()):
-                    continue
-                num += 1
-                changed = (*held[:output], wrong, *held[output + 1:])
-                if not any(s.output == output and s.wrong[index]
-                           for s in full_reference(plan, call, changed)):
-                    missed.append(f"{call.form.name} output {output} {list(index)} of "
-                                  f"{list(expected.shape)}: expected {expected[index]}, contract "
-                                  f"{contract[index]}, got {target}")
+                changed[output] = with_error(held[output], index, centre, error)
+                put[output] = index
+            num += len(put)
+            seen = full_reference(plan, call, tuple(changed))
+            missed += [
+                f"{call.form.name} output {output} {list(index)} of {list(held[output].shape)}: "
+                f"{float(bits.values(changed[output])[index])!r} passes"
+                for output, index in put.items()
+                if not any(s.output == output and s.wrong[index] for s in seen)]
     return num, missed
 
 

@@ -1,0 +1,97 @@
+"""Overhead and profile: that a known cost is measured, and that nothing stays wrapped."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+
+from sdc_guard.bench.overhead import measure_overhead, render_overhead
+from sdc_guard.bench.profile import PARTS, profile_step, render_profile
+from sdc_guard.bench.workload import intra_op_threads
+from sdc_guard.calls import OpForm
+from sdc_guard.check.relations import Piece
+from sdc_guard.demo.training import TrainStep, build_step
+from sdc_guard.errors import UsageError
+from sdc_guard.guard import Guard, active_guard
+
+SLEEP_S = 0.05
+
+
+def build() -> TrainStep:
+    return build_step("tiny", dtype="fp32", seed=0)
+
+
+class Sleeper:
+    """A step of SLEEP_S, and of twice that under a guard."""
+
+    def __init__(self) -> None:
+        self.model = torch.nn.Linear(2, 2)
+        self.optimizer = torch.optim.SGD(self.model.parameters())
+
+    def step(self) -> torch.Tensor:
+        time.sleep(SLEEP_S * (2 if active_guard() is not None else 1))
+        return torch.zeros(())
+
+
+def test_a_known_overhead_is_measured() -> None:
+    result = measure_overhead(Sleeper, "sleep", budget=0, num_pairs=6, warmup_steps=1)
+    assert result.ratio.value == pytest.approx(2.0, rel=0.25)
+    assert result.total_ratio.value == pytest.approx(2.0, rel=0.25)
+    assert result.plain_ms == pytest.approx(SLEEP_S * 1e3, rel=0.5)
+    assert result.ratio.low <= result.ratio.value <= result.ratio.high
+    assert "sleep" in render_overhead([result])
+
+
+def test_a_guarded_step_is_measured_with_its_coverage() -> None:
+    result = measure_overhead(build, "tiny", num_pairs=2, steps_per_turn=2, warmup_steps=1)
+    assert result.ratio.value > 1.1
+    assert result.call_share > 0.9
+    assert result.num_findings == 0
+    assert active_guard() is None
+
+
+def test_threads_are_put_back() -> None:
+    before = torch.get_num_threads()
+    with intra_op_threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("wrong", [{"num_pairs": 0}, {"steps_per_turn": 0}])
+def test_nothing_to_measure_is_an_error(wrong: Any) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        measure_overhead(build, "tiny", **wrong)
+
+
+def test_profile_accounts_for_the_guarded_time_and_unwraps_what_it_wrapped() -> None:
+    call, agrees = OpForm.call, Piece.agrees
+    profile = profile_step(build, num_steps=2, warmup_steps=3)
+    assert OpForm.call is call
+    assert Piece.agrees is agrees
+    ops = {op.op: op for op in profile.ops}
+    assert ops["aten.mm"].calls_per_step == 19
+    for op in profile.ops:
+        assert set(op.parts_ms) == set(PARTS)
+        assert op.extra_ms == pytest.approx(sum(op.parts_ms.values()), abs=1e-9)
+    mm = ops["aten.mm"]
+    assert mm.parts_ms["op again"] > 0.3 * mm.plain_ms
+    assert sum(mm.relations.values()) == 2 * 19
+    total_ms = sum(op.plain_ms + op.extra_ms for op in profile.ops)
+    assert total_ms < profile.timed_ms
+    table = render_profile(profile)
+    assert "aten.mm" in table
+    assert "all ops" in table
+
+
+def test_profiled_steps_are_the_sites_that_were_warmed_up() -> None:
+    """A timer must not look like another call site: sites are keyed by the overload."""
+    profile = profile_step(build, num_steps=2, warmup_steps=4)
+    guard = Guard(budget="all")
+    training = build()
+    training.step()
+    with guard:
+        training.step()
+    assert max(profile.new_sites) < 0.2 * len(guard._pipeline._plans)
