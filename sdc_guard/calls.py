@@ -81,7 +81,7 @@ def form_of(op: Any) -> OpForm:
     functional, positions = op, tuple(range(len(names)))
     if overwrites:
         keep = tuple(i for i in positions if not (is_out and i in overwrites))
-        functional = _functional(op, tuple(names[i] for i in keep), is_out)
+        functional = _functional(op, tuple(_name_and_type(schema.arguments[i]) for i in keep))
         positions = keep if functional is not None else ()
     namespace, _, base = schema.name.partition("::")
     base = base.removesuffix("_") if overwrites and not base.endswith("__") else base
@@ -102,22 +102,23 @@ def form_of(op: Any) -> OpForm:
     )
 
 
-def _functional(op: Any, names: tuple[str, ...], is_out: bool) -> Any:
+def _name_and_type(argument: Any) -> tuple[str, str]:
+    return argument.name, str(argument.type)
+
+
+def _functional(op: Any, kept: tuple[tuple[str, str], ...]) -> Any:
+    """The overload that takes the kept arguments, by name and type, and writes to none of them;
+    ``pow_.Scalar`` has it in ``pow.Tensor_Scalar``, not in ``pow.Scalar``."""
     namespace, _, base = op._schema.name.partition("::")
-    packets = getattr(torch.ops, namespace)
-    if not is_out:
+    if not any(a.is_out for a in op._schema.arguments):
         if not base.endswith("_") or base.endswith("__"):
             return None
         base = base[:-1]
-    packet = getattr(packets, base, None)
-    if packet is None:
-        return None
-    for overload in packet.overloads():
+    packet = getattr(getattr(torch.ops, namespace), base, None)
+    for overload in () if packet is None else packet.overloads():
         candidate = getattr(packet, overload)
         arguments = candidate._schema.arguments
-        if not is_out and overload != op._overloadname:
-            continue
-        if tuple(a.name for a in arguments) == names and not any(map(_is_write, arguments)):
+        if tuple(map(_name_and_type, arguments)) == kept and not any(map(_is_write, arguments)):
             return candidate
     return None
 

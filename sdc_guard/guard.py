@@ -193,6 +193,8 @@ class Guard:
         self._depth += 1
         self._outer = None
         self._mode.active = True
+        if self._depth == 1:
+            self._scheduler.floor_s = self._mode.measure_floor_s()
         if self._watching:
             install(self._mode)
         if self._depth > 1:

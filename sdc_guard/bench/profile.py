@@ -31,7 +31,8 @@ _clock = time.perf_counter
 
 class OpProfile(Record, frozen=True, kw_only=True):
     """One op, per step: milliseconds of the call itself, extra milliseconds of the guard, and those
-    by :data:`PARTS`; ``relations`` counts the replays of the profile by relation."""
+    by :data:`PARTS`; ``relations`` counts the replays of the profile by relation.  Calls that are
+    not checked count as the call itself."""
 
     op: str
     calls_per_step: float
@@ -77,28 +78,6 @@ class _Sums:
     relations: Counter[str] = field(default_factory=Counter)
 
 
-class _TimedOp:
-    """An overload that is timed.  It equals the overload, because sites are keyed by it; replays
-    call the overload itself."""
-
-    def __init__(self, op: Any, timers: _Timers) -> None:
-        self.op = op
-        self._timers = timers
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        started_s = _clock()
-        try:
-            return self.op(*args, **kwargs)
-        finally:
-            self._timers.now.op_s += _clock() - started_s
-
-    def __eq__(self, other: object) -> bool:
-        return bool(self.op == other)
-
-    def __hash__(self) -> int:
-        return hash(self.op)
-
-
 class _Timers:
     """Wraps the stages of one guard; the op under way is the one that is charged."""
 
@@ -107,6 +86,8 @@ class _Timers:
         self._guard = guard
         self.now = _Sums()
         self._replaying = False
+        self._prepared_s = 0.0
+        self._own_s: float | None = None
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -116,12 +97,11 @@ class _Timers:
             for name in ("_invariant", "_reference"):
                 self._replace(stack, pipeline, name, self._timed(name[1:]))
             self._replace(stack, pipeline, "_replay", self._replay)
-            self._replace(stack, mode, "_prepare", self._timed("prepare"))
+            self._replace(stack, mode, "_prepare", self._prepare)
+            self._replace(stack, mode, "_observe", self._observe)
             self._replace(stack, mode, "_watch", self._watch)
             self._replace(stack, OpForm, "call", self._op_again)
             self._replace(stack, Piece, "agrees", self._compare)
-            for entry, _ in mode._entries.values():
-                self._replace(stack, entry, "op", self._op)
             yield
 
     @staticmethod
@@ -149,8 +129,24 @@ class _Timers:
 
         return around
 
-    def _op(self, op: Any) -> _TimedOp:
-        return _TimedOp(op, self)
+    def _prepare(self, function: Any) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            started_s = _clock()
+            try:
+                return function(*args)
+            finally:
+                self._prepared_s = _clock()
+                self.now.parts_s["prepare"] += self._prepared_s - started_s
+
+        return timed
+
+    def _observe(self, function: Any) -> Callable[..., Any]:
+        def timed(*args: Any) -> Any:
+            # The mode makes the user's own call between preparing and observing, and nothing else.
+            self._own_s = _clock() - self._prepared_s
+            return function(*args)
+
+        return timed
 
     def _op_again(self, function: Any) -> Callable[..., Any]:
         def timed(form: OpForm, args: tuple[Any, ...]) -> Any:
@@ -193,13 +189,16 @@ class _Timers:
 
     def _watch(self, function: Any) -> Callable[..., Any]:
         def timed(entry: Any, tally: Any, *args: Any) -> Any:
-            self.now = self.sums[tally.op]
-            self.now.calls += 1
+            now = self.now = self.sums[tally.op]
+            now.calls += 1
+            self._own_s = None
             started_s = _clock()
             try:
                 return function(entry, tally, *args)
             finally:
-                self.now.total_s += _clock() - started_s
+                spent_s = _clock() - started_s
+                now.total_s += spent_s
+                now.op_s += spent_s if self._own_s is None else self._own_s
 
         return timed
 

@@ -49,7 +49,7 @@ class GuardReport(Record):
     """What the guard did in the third run, and how that compares with the ground truth.
 
     ``calls_checked`` is the share of the faulty op's calls that were checked, and so the chance
-    that a single wrong one is caught.  ``caught`` counts wrong sums that were found; ``unexplained``
+    that a single wrong one is looked at.  ``caught`` counts wrong sums that were found; ``unexplained``
     counts findings that no wrong sum stands behind, neither the training's nor one of the guard's own
     recomputations, which the broken kernel serves as well.
     """
@@ -98,7 +98,11 @@ class DemoReport(Record):
         """Share of the log-likelihood lost to the fault that the guard won back; may exceed 1."""
         clean, unguarded, guarded = (math.log(run.perplexity) for run in self.runs)
         lost = unguarded - clean
-        return (unguarded - guarded) / lost if math.isfinite(lost) and lost > 0 else math.nan
+        if not lost > 0:
+            return math.nan
+        if math.isinf(lost):
+            return 1.0 if math.isfinite(guarded) else 0.0
+        return (unguarded - guarded) / lost
 
     @property
     def wall_overhead(self) -> float:

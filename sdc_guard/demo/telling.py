@@ -37,6 +37,7 @@ def as_text(report: DemoReport) -> str:
         "WHAT THE GUARD CHECKED",
         f"  budget    {budget_text(report.budget)}",
         f"  chance    {chance_line(guard.calls_checked)}",
+        f"  caught    {caught_line(guard.caught)}",
         *(f"  {line}" for line in coverage_lines(guard.coverage)),
         f"  wall      median step {report.guarded.step_ms:.1f} ms guarded, "
         f"{report.unguarded.step_ms:.1f} ms unguarded ({report.wall_overhead:+.1%}; the runs come "
@@ -64,10 +65,18 @@ def budget_text(budget: float | str) -> str:
 
 
 def chance_line(rate: Rate) -> str:
-    """The chance that one wrong sum is caught, from the share of calls that were checked."""
-    return (f"{rate.hits} of {rate.trials} calls of the faulty op were checked, so a single wrong "
-            f"one is caught with a chance of {rate.share:.2%} (95 % interval {rate.low:.2%} to "
-            f"{rate.high:.2%})")
+    """The chance that the guard looks at a given wrong sum: the share of calls that it checked."""
+    return (f"{rate.hits} of {rate.trials} calls of the faulty op were checked: at this budget a "
+            f"wrong one is looked at with a chance of {_with_interval(rate)}")
+
+
+def caught_line(rate: Rate) -> str:
+    """How many wrong sums were found, by the broken kernel's own book."""
+    return f"{rate.hits} of {rate.trials} wrong sums, {_with_interval(rate)}"
+
+
+def _with_interval(rate: Rate) -> str:
+    return f"{rate.share:.2%} (95 % interval {rate.low:.2%} to {rate.high:.2%})"
 
 
 def chance_of_any(rate: Rate, num_wrong: int) -> float:
@@ -120,6 +129,7 @@ def _words(report: DemoReport) -> dict[str, str]:
         "fault": fault_line(report),
         "budget": budget_text(report.budget),
         "chance": chance_line(report.guard.calls_checked),
+        "caught": caught_line(report.guard.caught),
         "struck_unguarded": _struck(report.unguarded),
         "struck_guarded": _struck(report.guarded),
     }

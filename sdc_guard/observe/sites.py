@@ -19,6 +19,8 @@ def site_key(op: Any, args: tuple[Any, ...], num_threads: int) -> tuple[Any, ...
 
 def _part(value: Any) -> Any:
     if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            return (value.shape, value.layout, value.dtype, value.device)
         return (value.shape, value.stride(), value.dtype, value.data_ptr() & 63, value.device)
     if isinstance(value, (list, tuple)):
         return tuple(map(_part, value))

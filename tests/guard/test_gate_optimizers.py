@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 import sdc_guard
 from sdc_guard.gate import Gate, GateCalls
-from sdc_guard.inject.campaign import record_calls
 from tests.guard.training import BACKWARD, Run, flip, flip_of, guarded_calls, hit
 
 OPTIMIZERS = sorted(
@@ -149,18 +148,20 @@ def test_without_the_gate_such_a_step_leaves_its_trace() -> None:
 
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_a_flip_in_the_optimizer_is_found_and_undone(name: str, form: dict[str, bool]) -> None:
-    """Every op of the step that the guard can check; at least one, except where the whole step is
-    one fused or foreach kernel without an op file."""
+    """Up to six ops of the step that the guard can check; at least one, except where the whole step
+    is one fused or foreach kernel without an op file.  (A dense tensor plus a sparse one is a
+    kernel of the sparse backend, which no fault reaches.)"""
     probe = make_run(name, form)
     probe.step(0)
     if probe.closure:
         calls = guarded_calls(lambda: probe.step(1))
     else:
+        probe.optimizer.zero_grad()
         probe.backward(1)
         calls = guarded_calls(probe.optimizer.step)
-    calls = list({c.op: c for c in calls if c.outputs[max(c.drawable)].shape}.values())[:6]
-    num_all = len(record_calls(lambda: probe.step(2)))
-    assert num_all > 0
+    calls = [c for c in calls if c.outputs[max(c.drawable)].shape
+             and not (name in NEEDS_SPARSE_GRADIENTS and c.op is torch.ops.aten.add_.Tensor)]
+    calls = list({c.op: c for c in calls}.values())[:6]
     for call in calls:
         run = make_run(name, form)
         sdc_guard.wrap(run.model, budget="all", on_finding="skip")

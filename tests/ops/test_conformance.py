@@ -23,6 +23,13 @@ LOW_PRECISION_SUMS = {
 }
 """Kernels that break their fp32 contract in half formats, and why: a finding, not a false alarm."""
 
+NOT_ON_A_CPU = frozenset(
+    f"aten._scaled_dot_product_{name}_attention{suffix}"
+    for name in ("cudnn", "efficient", "flash", "fused")
+    for suffix in ("", "_backward", "_overrideable", "_overrideable_backward")
+)
+"""Ops that only a CUDA device has; the tests that need one call them."""
+
 Sample = tuple[BoundCall, tuple[torch.Tensor, ...]]
 
 
@@ -53,7 +60,7 @@ def samples_of(spec: OpSpec, dtype: torch.dtype) -> list[Sample]:
 def place(call: BoundCall, held: tuple[torch.Tensor, ...]) -> str:
     shapes = [(tuple(t.shape), t.stride(), str(t.dtype)) for _, t in call.tensors()]
     rest = [a for a in call.args if not isinstance(a, (torch.Tensor, list, tuple))]
-    return f"{call.form.name} {shapes} {rest} -> {[tuple(t.shape) for t in held]}"
+    return f"{call.form.name} {shapes} {rest} -> {[None if t is None else tuple(t.shape) for t in held]}"
 
 
 def broken_relations(plan: Plan, call: BoundCall, held: tuple[torch.Tensor, ...]) -> list[str]:
@@ -70,6 +77,9 @@ def broken_relations(plan: Plan, call: BoundCall, held: tuple[torch.Tensor, ...]
 @pytest.mark.parametrize("packet", SPECS)
 def test_a_spec_has_samples(packet: str) -> None:
     spec = SPECS[packet]
+    if packet in NOT_ON_A_CPU:
+        assert not any(samples_of(spec, dtype) for dtype in DTYPES)
+        return
     assert spec.samples is not None, f"{packet} declares no samples"
     assert any(samples_of(spec, dtype) for dtype in DTYPES), f"{packet} has no sample in any dtype"
 
@@ -114,13 +124,14 @@ def test_some_relation_covers_every_result(packet: str) -> None:
         for call, held in samples_of(spec, dtype):
             plan = make_plan(spec, call, held)
             covered = frozenset().union(*(r.covers for r in plan.relations or [plan.rerun]))
-            assert covered == set(range(len(held))), f"{place(call, held)}: covers {set(covered)}"
+            present = {i for i, t in enumerate(held) if t is not None}
+            assert covered >= present, f"{place(call, held)}: covers {set(covered)}"
 
 
 @pytest.mark.parametrize("packet", SPECS)
 def test_symmetries_compile_on_some_sample(packet: str) -> None:
     spec = SPECS[packet]
-    if not spec.replayable:
+    if not spec.replayable or packet in NOT_ON_A_CPU:
         assert spec.invariant is not None or spec.reference is not None
         return
     for dtype in DTYPES:
@@ -140,9 +151,9 @@ def test_a_wrong_element_is_outside_the_reference_or_breaks_the_invariant(packet
     for dtype in DTYPES:
         for call, held in samples_of(spec, dtype):
             for output, tensor in enumerate(held):
-                if not tensor.numel() or tensor.dtype in (torch.bool, torch.uint8):
+                if tensor is None or not tensor.numel() or tensor.dtype in (torch.bool, torch.uint8):
                     continue
-                changed = list(t.clone() for t in held)
+                changed = [None if t is None else t.clone() for t in held]
                 view = changed[output].view(-1) if changed[output].is_contiguous() else None
                 if view is None:
                     continue

@@ -8,6 +8,7 @@ wrong wherever it is made.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sdc_guard.bench.workload import intra_op_threads
 from sdc_guard.guard import Guard
 from sdc_guard.inject.faults import Fault
 from sdc_guard.inject.kernel_bugs import WrongAtOffset, WrongLayout, WrongOffset
@@ -93,13 +95,11 @@ def guarded(case: Case, fault: Fault | None, num_calls: int = NUM_CALLS) -> list
     been admitted."""
     told: list[Finding] = []
     guard = Guard(budget="all", on_finding=told.append, evidence="none")
-    for number in range(num_calls):
-        with guard:
-            if fault is None or number < num_calls // 3:
+    with intra_op_threads(1):
+        for number in range(num_calls):
+            broken = fault if fault is not None and number >= num_calls // 3 else nullcontext()
+            with guard, broken:
                 case.run(number)
-            else:
-                with fault:
-                    case.run(number)
     coverage = guard.coverage
     assert coverage.guard_errors == 0, coverage
     (seen,) = [op for op in coverage.ops if op.op == str(case.op).rpartition(".")[0]]

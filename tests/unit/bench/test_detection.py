@@ -1,9 +1,10 @@
-"""Campaigns: what is counted as found, what is not and why, and that trials leave nothing behind."""
+"""Campaigns: what counts as found, what does not and why, and that trials leave nothing behind."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -20,10 +21,10 @@ from sdc_guard.bench.detection import (
     run_trials,
 )
 from sdc_guard.bench.trial import CORRUPTION, ELSEWHERE, LOUD, MISSED, NOT_INJECTED, Rig
+from sdc_guard.bench.workload import intra_op_threads
 from sdc_guard.demo.training import TrainStep, build_step
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.faults import RepeatedFlip, TransientFlip
-from sdc_guard.pipeline import Pipeline
 
 aten = torch.ops.aten
 
@@ -32,13 +33,20 @@ def build() -> TrainStep:
     return build_step("tiny", dtype="fp32", seed=0)
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    with intra_op_threads(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def rig() -> Rig:
-    return Rig(build(), warmup_steps=4, seed=0)
+    with intra_op_threads(1):
+        return Rig(build(), warmup_steps=4, seed=0)
 
 
-def blind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pipeline, "check", lambda *_: None)
+def blind(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rig.guard._mode, "_check", lambda *_: None)
 
 
 def flip(number: int = 0, bit: int = 22) -> TransientFlip:
@@ -57,7 +65,7 @@ def test_a_found_fault_is_corruption_and_names_its_op(rig: Rig) -> None:
 def test_what_a_blind_guard_does_not_see_is_missed(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind(monkeypatch)
+    blind(rig, monkeypatch)
     trial = rig.try_fault(0, flip(), max_steps=1)
     assert trial.outcome == MISSED
     assert trial.why
@@ -79,7 +87,7 @@ def test_a_finding_elsewhere_is_not_a_detection(rig: Rig) -> None:
 def test_an_exception_is_loud_and_no_detection(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blind(monkeypatch)
+    blind(rig, monkeypatch)
     step = rig.training.step
 
     def failing() -> torch.Tensor:

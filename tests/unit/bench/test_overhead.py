@@ -15,7 +15,7 @@ from sdc_guard.calls import OpForm
 from sdc_guard.check.relations import Piece
 from sdc_guard.demo.training import TrainStep, build_step
 from sdc_guard.errors import UsageError
-from sdc_guard.guard import Guard, active_guard
+from sdc_guard.guard import active_guard
 
 SLEEP_S = 0.05
 
@@ -68,7 +68,8 @@ def test_nothing_to_measure_is_an_error(wrong: Any) -> None:
 
 def test_profile_accounts_for_the_guarded_time_and_unwraps_what_it_wrapped() -> None:
     call, agrees = OpForm.call, Piece.agrees
-    profile = profile_step(build, num_steps=2, warmup_steps=3)
+    with intra_op_threads(1):
+        profile = profile_step(build, num_steps=2, warmup_steps=3)
     assert OpForm.call is call
     assert Piece.agrees is agrees
     ops = {op.op: op for op in profile.ops}
@@ -81,17 +82,9 @@ def test_profile_accounts_for_the_guarded_time_and_unwraps_what_it_wrapped() -> 
     assert sum(mm.relations.values()) == 2 * 19
     total_ms = sum(op.plain_ms + op.extra_ms for op in profile.ops)
     assert total_ms < profile.timed_ms
+    # A timed step meets few new sites: the timers must not look like other call sites, each of
+    # which would cost a plan and a reference.
+    assert max(profile.new_sites) <= len(ops)
     table = render_profile(profile)
     assert "aten.mm" in table
     assert "all ops" in table
-
-
-def test_profiled_steps_are_the_sites_that_were_warmed_up() -> None:
-    """A timer must not look like another call site: sites are keyed by the overload."""
-    profile = profile_step(build, num_steps=2, warmup_steps=4)
-    guard = Guard(budget="all")
-    training = build()
-    training.step()
-    with guard:
-        training.step()
-    assert max(profile.new_sites) < 0.2 * len(guard._pipeline._plans)

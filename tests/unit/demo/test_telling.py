@@ -67,6 +67,7 @@ def test_a_run_that_the_fault_destroyed_counts_as_harmed() -> None:
         "budget    10 % of the run time",
         "60 of 600 calls of the faulty op were checked",
         "a chance of 10.00% (95 % interval 7.70% to 12.70%)",
+        "caught    1 of 2 wrong sums, 50.00% (95 % interval 1.26% to 98.74%)",
         "overhead  2.00%",
         "checked   10.0% of 600 calls",
     ],
