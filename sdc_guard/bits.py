@@ -121,13 +121,18 @@ def snapshot_together(tensors: list[Tensor]) -> list[Tensor]:
             continue
         low, high = min(ranges[i][0] for i in group), max(ranges[i][1] for i in group)
         lead = low % ALIGNMENT_BYTES
-        block = torch.empty(lead + high - low + 16, dtype=torch.uint8, device=tensors[group[0]].device)
+        block = torch.empty(
+            lead + high - low + 16, dtype=torch.uint8, device=tensors[group[0]].device
+        )
         for i in group:
             size = tensors[i].element_size()
             start = lead + ranges[i][0] - low
             stop = start + span(tensors[i]) * size
-            images[i] = block[start:stop].view(tensors[i].dtype).as_strided(
-                tensors[i].shape, tensors[i].stride(), start // size)
+            images[i] = (
+                block[start:stop]
+                .view(tensors[i].dtype)
+                .as_strided(tensors[i].shape, tensors[i].stride(), start // size)
+            )
         for i in group:
             restore(images[i], tensors[i])
     return images
@@ -199,8 +204,9 @@ def bits_equal(a: Tensor, b: Tensor) -> bool:
     if a.device.type != "cpu":
         view = _INT_VIEW.get(a.element_size())
         if view is None:
-            return torch.equal(torch.view_as_real(a).view(torch.int64),
-                               torch.view_as_real(b).view(torch.int64))
+            return torch.equal(
+                torch.view_as_real(a).view(torch.int64), torch.view_as_real(b).view(torch.int64)
+            )
         return torch.equal(a.view(view), b.view(view))
     if a.is_contiguous() and b.is_contiguous():
         return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())

@@ -90,8 +90,9 @@ def form_of(op: Any) -> OpForm:
         name=str(op),
         packet=f"{namespace}.{base}",
         argument_names=names,
-        defaults=tuple(a.default_value if a.has_default_value() else None
-                       for a in schema.arguments),
+        defaults=tuple(
+            a.default_value if a.has_default_value() else None for a in schema.arguments
+        ),
         num_positional=num_positional,
         overwrites=overwrites,
         is_out=is_out,
@@ -190,20 +191,27 @@ class BoundCall:
         if form.functional is not None:
             target = form_of(form.functional)
             returned = target.call(
-                args if form.functional_positions == form.all_positions
-                else tuple(args[i] for i in form.functional_positions))
+                args
+                if form.functional_positions == form.all_positions
+                else tuple(args[i] for i in form.functional_positions)
+            )
             if isinstance(returned, Tensor):
                 written = args[form.overwrites[0]]
                 if isinstance(written, Tensor) and returned.dtype is written.dtype:
                     return (returned,)
             else:
                 results = flatten(returned)
-                if all(r.dtype is w.dtype
-                       for r, w in zip(results, self._written(args), strict=False)):
+                if all(
+                    r.dtype is w.dtype for r, w in zip(results, self._written(args), strict=False)
+                ):
                     return tuple(results)
         if form.is_out:
-            fresh = {form.argument_names[i]: torch.empty_like(self.args[i][:0]) if self.args[i].dim()
-                     else torch.empty_like(self.args[i]) for i in form.overwrites}
+            fresh = {
+                form.argument_names[i]: torch.empty_like(self.args[i][:0])
+                if self.args[i].dim()
+                else torch.empty_like(self.args[i])
+                for i in form.overwrites
+            }
             return self.replaced(**fresh).run_identical()
         return self.run_identical()
 

@@ -26,7 +26,13 @@ from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.environment import collect_environment
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.gate import Gate, GateCalls
-from sdc_guard.limits import default_memory_budget_bytes, parse_memory_budget
+from sdc_guard.limits import (
+    default_memory_budget_bytes,
+    parse_memory_budget,
+    parse_optimizers,
+    parse_out,
+    parse_seed,
+)
 from sdc_guard.observe.compiled import CompiledRegions, num_threads
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.observe.provenance import Provenance
@@ -91,9 +97,10 @@ class Guard:
         self._act_on = _verdicts(act_on)
         self.memory_budget_bytes = (default_memory_budget_bytes(model) if memory_budget is None
                                     else parse_memory_budget(memory_budget))
-        self.out = None if out is None else Path(out)
-        self.seed = seed
-        self._scheduler = Scheduler(self.budget, seed)
+        optimizers = parse_optimizers(optimizer)
+        self.out = parse_out(out)
+        self.seed = parse_seed(seed)
+        self._scheduler = Scheduler(self.budget, self.seed)
         self._provenance = Provenance()
         if model is not None:
             self._provenance.name_modules(model)
@@ -107,8 +114,6 @@ class Guard:
         self._mode = GuardMode(
             self._scheduler, self._provenance, self._pipeline.check, self._settle,
             self._pipeline.find_plan, self._pipeline.on_error, self.memory_budget_bytes)
-        optimizers = (() if optimizer is None else
-                      (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer))
         self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
         self._compiled = CompiledRegions(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer

@@ -1,9 +1,12 @@
-"""Memory limits of the guard."""
+"""What the arguments of a guard may be."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from sdc_guard.errors import UsageError
 
@@ -29,3 +32,39 @@ def parse_memory_budget(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise UsageError(f"memory_budget={value!r}: give a number of bytes, 0 or more")
+
+
+def parse_optimizers(value: object) -> tuple[Optimizer, ...]:
+    """One optimizer or several, as a tuple; empty for None.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    several = value if isinstance(value, (list, tuple)) else () if value is None else (value,)
+    if not all(isinstance(o, Optimizer) for o in several):
+        raise UsageError(
+            f"optimizer={value!r}: give an optimizer of torch.optim, or a list of them"
+        )
+    return tuple(several)
+
+
+def parse_out(value: object) -> Path | None:
+    """A folder, or None.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if value is None or isinstance(value, (str, Path)):
+        return None if value is None else Path(value)
+    raise UsageError(f"out={value!r}: give the path of a folder, or None")
+
+
+def parse_seed(value: object) -> int:
+    """An integer, at least 0.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    raise UsageError(f"seed={value!r}: give an integer, 0 or more")

@@ -15,12 +15,11 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from torch import Tensor
 
 from sdc_guard import ranks
 from sdc_guard.attribute.arbitrate import Case, Results, Ruling, arbitrate
-from sdc_guard.attribute.describe import pattern_of, tensor_meta, worst_element
+from sdc_guard.attribute.describe import pattern_of, worst_element
 from sdc_guard.attribute.places import find_cause, unattributed
 from sdc_guard.bits import wrong_mask
 from sdc_guard.calls import BoundCall
@@ -32,7 +31,6 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops._axes import narrow, narrow_call
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -42,12 +40,15 @@ from sdc_guard.records import (
     Suspicion,
     Verdict,
 )
+from sdc_guard.wording import describe, message, reduced
 
 log = logging.getLogger("sdc_guard")
 
 MAX_PLANS = 8192
 MAX_STORED_PER_KIND = 3
 MAX_RECOMPUTATIONS = 6
+CHEAP_REFERENCE_WORK = 300_000
+"""A reference of so many operations takes less than a millisecond."""
 
 
 @dataclass(slots=True)
@@ -62,8 +63,12 @@ class Pipeline:
     """See the module docstring.  Not thread-safe; the mode calls it under its lock."""
 
     def __init__(
-        self, scheduler: Scheduler, events: EventLog, bundles: BundleWriter,
-        dead_witnesses: frozenset[str], memory_budget_bytes: int,
+        self,
+        scheduler: Scheduler,
+        events: EventLog,
+        bundles: BundleWriter,
+        dead_witnesses: frozenset[str],
+        memory_budget_bytes: int,
     ) -> None:
         self.scheduler = scheduler
         self.events = events
@@ -121,9 +126,7 @@ class Pipeline:
         spent_s = time.perf_counter() - started_s
         plan.cost_s = spent_s if not plan.cost_s else plan.cost_s + 0.2 * (spent_s - plan.cost_s)
 
-    def _new_plan(
-        self, key: Any, watch: Watch, call: BoundCall, held: tuple[Tensor, ...]
-    ) -> Plan:
+    def _new_plan(self, key: Any, watch: Watch, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
         spec = watch.entry.spec
         assert spec is not None
         if len(self._plans) >= MAX_PLANS:
@@ -144,9 +147,20 @@ class Pipeline:
         if broken is None:
             return "invariant", None, None
         output, wrong, text = broken
-        return "invariant", Suspicion(witness="invariant", relation="", output=output,
-                                      wrong=np.asarray(wrong), expected=None, limit=None,
-                                      exceeds="bits", formula=text), None
+        return (
+            "invariant",
+            Suspicion(
+                witness="invariant",
+                relation="",
+                output=output,
+                wrong=np.asarray(wrong),
+                expected=None,
+                limit=None,
+                exceeds="bits",
+                formula=text,
+            ),
+            None,
+        )
 
     def _replay(
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
@@ -158,8 +172,11 @@ class Pipeline:
         broken = [p for p in relation.run(call, held, plan.visits) if not p.agrees()]
         if not broken and plan.fits and not present <= relation.covers:
             relation_of_rest = plan.rerun
-            broken = [p for p in relation_of_rest.run(call, held, plan.visits)
-                      if p.output not in relation.covers and not p.agrees()]
+            broken = [
+                p
+                for p in relation_of_rest.run(call, held, plan.visits)
+                if p.output not in relation.covers and not p.agrees()
+            ]
             if broken:
                 relation = relation_of_rest
         if not broken:
@@ -172,7 +189,8 @@ class Pipeline:
     ) -> tuple[str, Suspicion | None, Relation | None]:
         if plan.spec.reference is None or "reference" in self.dead_witnesses:
             return "", None, None
-        if not self.scheduler.wants_reference(watch.tally, plan.referenced):
+        always = plan.stays_in_place and max(plan.flops, plan.elements) <= CHEAP_REFERENCE_WORK
+        if not always and not self.scheduler.wants_reference(watch.tally, plan.referenced):
             return "", None, None
         started_s = time.perf_counter()
         plan.referenced += 1
@@ -185,8 +203,12 @@ class Pipeline:
         return witness, found[0] if found else None, None
 
     def _investigate(
-        self, plan: Plan, observation: Observation, suspicion: Suspicion,
-        relation: Relation | None, watch: Watch,
+        self,
+        plan: Plan,
+        observation: Observation,
+        suspicion: Suspicion,
+        relation: Relation | None,
+        watch: Watch,
     ) -> None:
         call, held = observation.call, observation.held
         ruling = arbitrate(self._case(plan, observation, suspicion, relation))
@@ -198,7 +220,7 @@ class Pipeline:
         if ruling.verdict is None:
             return
         origin = watch.origin()
-        op_call = _describe(call, held, watch, plan, self.step, origin)
+        op_call = describe(call, held, watch, plan, self.step, origin)
         kind = (call.form.name, op_call.module, op_call.source, ruling.verdict.value)
         known_finding = self._known.get(kind)
         attribution = self._attribute(ruling, call, held, known_finding)
@@ -206,18 +228,21 @@ class Pipeline:
         if known_finding is not None and len(known_finding.indices) >= MAX_STORED_PER_KIND:
             last = known_finding.indices[-1]
             self.findings[last] = msgspec.structs.replace(
-                self.findings[last], repeats=self.findings[last].repeats + 1)
+                self.findings[last], repeats=self.findings[last].repeats + 1
+            )
         else:
             finding = self._with_evidence(finding, plan, call, held, ruling)
-            self._known.setdefault(kind, _Known([], attribution)).indices.append(
-                len(self.findings))
+            self._known.setdefault(kind, _Known([], attribution)).indices.append(len(self.findings))
             self.findings.append(finding)
         told = without_values(finding) if self.bundles.level == "stats" else finding
         self.events.write("finding", finding=told)
         self.pending.append(finding)
 
     def _case(
-        self, plan: Plan, observation: Observation, suspicion: Suspicion,
+        self,
+        plan: Plan,
+        observation: Observation,
+        suspicion: Suspicion,
         relation: Relation | None,
     ) -> Case:
         call, held = observation.call, observation.held
@@ -232,17 +257,27 @@ class Pipeline:
             if suspicion.witness == "replay" and relation is not None:
                 return any(not p.agrees() for p in relation.run(call, held, plan.visits))
             if suspicion.witness == "invariant":
-                return plan.spec.invariant is not None and \
-                    plan.spec.invariant(call, held) is not None
+                return (
+                    plan.spec.invariant is not None and plan.spec.invariant(call, held) is not None
+                )
             return bool(full_reference(plan, call, held)) or bool(checksum(plan, call, held))
 
-        judge = None if plan.spec.reference is None else (
-            lambda results: full_reference(plan, call, results))
+        judge = (
+            None
+            if plan.spec.reference is None
+            else (lambda results: full_reference(plan, call, results))
+        )
         return Case(
-            call=call, held=held, suspicion=suspicion, deterministic=plan.spec.deterministic,
+            call=call,
+            held=held,
+            suspicion=suspicion,
+            deterministic=plan.spec.deterministic,
             replayable=plan.spec.replayable,
             admitted=relation is not None and relation.admitted,
-            recomputations=jury[:MAX_RECOMPUTATIONS], judge=judge, recheck=recheck)
+            recomputations=jury[:MAX_RECOMPUTATIONS],
+            judge=judge,
+            recheck=recheck,
+        )
 
     def _attribute(
         self, ruling: Ruling, call: BoundCall, held: tuple[Tensor, ...], known: _Known | None
@@ -252,16 +287,26 @@ class Pipeline:
             return unattributed(ruling.votes, ruling.reason, place)
         if known is not None and len(known.indices) >= MAX_STORED_PER_KIND:
             return known.attribution
-        return find_cause(call, held, ruling.output, ruling.repeatable, ruling.votes,
-                          ruling.reason)
+        return find_cause(call, held, ruling.output, ruling.repeatable, ruling.votes, ruling.reason)
 
     def _finding(
-        self, ruling: Ruling, suspicion: Suspicion, op_call: OpCall, attribution: Attribution,
+        self,
+        ruling: Ruling,
+        suspicion: Suspicion,
+        op_call: OpCall,
+        attribution: Attribution,
         held: tuple[Tensor, ...],
     ) -> Finding:
         assert ruling.verdict is not None
-        worst = worst_element(held[ruling.output], ruling.output, ruling.wrong, ruling.expected,
-                              ruling.limit, ruling.formula, suspicion.exceeds)
+        worst = worst_element(
+            held[ruling.output],
+            ruling.output,
+            ruling.wrong,
+            ruling.expected,
+            ruling.limit,
+            ruling.formula,
+            suspicion.exceeds,
+        )
         return Finding(
             verdict=ruling.verdict,
             call=op_call,
@@ -272,20 +317,29 @@ class Pipeline:
             attribution=attribution,
             evidence=Evidence(bundle="", replay_command="", note=""),
             held_is_wrong=ruling.held_is_wrong,
-            message=_message(ruling, op_call, worst),
+            message=message(ruling, op_call, worst),
             rank=ranks.rank(),
         )
 
     def _with_evidence(
-        self, finding: Finding, plan: Plan, call: BoundCall, held: tuple[Tensor, ...],
+        self,
+        finding: Finding,
+        plan: Plan,
+        call: BoundCall,
+        held: tuple[Tensor, ...],
         ruling: Ruling,
     ) -> Finding:
         expected: list[Tensor | None] = [None] * len(held)
         if isinstance(ruling.expected, Tensor):
             expected[ruling.output] = ruling.expected
         evidence = self.bundles.write(
-            call, held, tuple(expected), finding, site=f"{finding.op} {finding.module}",
-            reduced=_reduced(plan, call, held, tuple(expected), ruling))
+            call,
+            held,
+            tuple(expected),
+            finding,
+            site=f"{finding.op} {finding.module}",
+            reduced=reduced(plan, call, held, tuple(expected), ruling),
+        )
         return msgspec.structs.replace(finding, evidence=evidence)
 
 
@@ -300,58 +354,13 @@ def _suspect(relation: Relation, broken: list[Piece], held: tuple[Tensor, ...]) 
     output = broken[0].output
     assembled = assemble([p for p in broken if p.output == output], held)[output]
     assert assembled is not None
-    return Suspicion(witness="replay", relation=relation.name, output=output,
-                     wrong=wrong_mask(assembled, held[output]), expected=assembled, limit=None,
-                     exceeds="bits", formula=f"equal bits under {relation.name}")
-
-
-def _reduced(
-    plan: Plan, call: BoundCall, held: tuple[Tensor, ...],
-    expected: tuple[Tensor | None, ...], ruling: Ruling,
-) -> tuple[BoundCall, tuple[Tensor | None, ...], tuple[Tensor | None, ...]] | None:
-    """The call narrowed to the wrong elements along every axis that a reference may cut: of a large
-    product only the rows and columns needed."""
-    if not ruling.wrong.any():
-        return None
-    results: tuple[tuple[Tensor | None, ...], ...] = (held, expected)
-    for label in plan.spec.window:
-        labels = plan.axes.outputs[ruling.output]
-        if label not in labels:
-            continue
-        rows = np.argwhere(ruling.wrong)[:, labels.index(label)]
-        start, length = int(rows.min()), int(rows.max() - rows.min() + 1)
-        call = narrow_call(call, plan.axes, label, start, length)
-        results = tuple(
-            tuple(None if t is None else narrow(t, plan.axes.outputs[i], label, start, length)
-                  for i, t in enumerate(group))
-            for group in results)
-    return call, results[0], results[1]
-
-
-def _describe(
-    call: BoundCall, held: tuple[Tensor, ...], watch: Watch, plan: Plan, step: int, origin: Any
-) -> OpCall:
-    names = call.form.argument_names
-    operands = tuple(
-        tensor_meta(names[p[0]] + (f"[{p[1]}]" if len(p) > 1 else ""), t)
-        for p, t in call.tensors())
-    scalars = ", ".join(
-        f"{n}={v!r}" for n, v in zip(names, call.args, strict=True)
-        if v is not None and not isinstance(v, Tensor)
-        and not (isinstance(v, (list, tuple)) and any(isinstance(x, Tensor) for x in v)))
-    return OpCall(
-        op=call.form.name, call_index=watch.call_index, step=step, phase=origin.phase,
-        module=origin.module, source=origin.source, operands=operands,
-        outputs=tuple(tensor_meta(f"out[{i}]", t) for i, t in enumerate(held) if t is not None),
-        arguments=scalars[:500], flops=plan.flops, num_threads=torch.get_num_threads())
-
-
-def _message(ruling: Ruling, op_call: OpCall, worst: Any) -> str:
-    assert ruling.verdict is not None
-    head = f"{ruling.verdict.value} in {op_call.op} at {op_call.module} ({op_call.source})"
-    num_wrong = int(np.count_nonzero(ruling.wrong))
-    if worst is None:
-        return f"{head}: {ruling.reason}"
-    index = ", ".join(map(str, worst.index))
-    return (f"{head}: {num_wrong} of {ruling.wrong.size} elements; [{index}] is "
-            f"{worst.got.repr}, expected {worst.expected.repr}: {ruling.reason}")
+    return Suspicion(
+        witness="replay",
+        relation=relation.name,
+        output=output,
+        wrong=wrong_mask(assembled, held[output]),
+        expected=assembled,
+        limit=None,
+        exceeds="bits",
+        formula=f"equal bits under {relation.name}",
+    )

@@ -54,13 +54,22 @@ def checked(
         except UsageError:
             operator = _as_operator(target, name)
             packet = packet_name(operator)
-        moved = symmetries if symmetries is not None else (
-            *(split(x, known=False) for x in dict.fromkeys(" ".join(outputs).split())), RERUN)
+        moved = (
+            symmetries
+            if symmetries is not None
+            else (*(split(x, known=False) for x in dict.fromkeys(" ".join(outputs).split())), RERUN)
+        )
         register(
-            OpSpec(packet=packet, family="user", axes=spelled(operands, outputs),
-                   symmetries=moved, reference=_adapted(reference, bound),
-                   doc=(bound.__doc__ or reference.__doc__ or "").strip()),
-            getattr(target, "__module__", "user code"))
+            OpSpec(
+                packet=packet,
+                family="user",
+                axes=spelled(operands, outputs),
+                symmetries=moved,
+                reference=_adapted(reference, bound),
+                doc=(bound.__doc__ or reference.__doc__ or "").strip(),
+            ),
+            getattr(target, "__module__", "user code"),
+        )
         return operator
 
     return decorate
@@ -81,14 +90,18 @@ def _adapted(
 ) -> Callable[[HostCall], tuple[Reference | None, ...]]:
     def evaluate(call: HostCall) -> tuple[Reference | None, ...]:
         names = call.call.form.argument_names
-        arguments = [call.array(n) if isinstance(call[n], torch.Tensor) else call[n]
-                     for n in names]
+        arguments = [call.array(n) if isinstance(call[n], torch.Tensor) else call[n] for n in names]
         expected, limit = reference(*arguments), bound(*arguments)
         if not isinstance(expected, tuple):
             expected, limit = (expected,), (limit,)
         return tuple(
-            Reference(np.asarray(e), np.asarray(b), np.asarray(b), (bound.__doc__ or "user bound")
-                      .strip().splitlines()[0])
-            for e, b in zip(expected, limit, strict=True))
+            Reference(
+                np.asarray(e),
+                np.asarray(b),
+                np.asarray(b),
+                (bound.__doc__ or "user bound").strip().splitlines()[0],
+            )
+            for e, b in zip(expected, limit, strict=True)
+        )
 
     return evaluate

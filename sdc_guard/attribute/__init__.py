@@ -1,0 +1,1 @@
+"""Suspicion -> verdict and cause, while the inputs are still alive."""

@@ -80,8 +80,14 @@ def arbitrate(case: Case) -> Ruling:
     """Decide a case.  Takes two identical calls, and for a repeatable disagreement one call per
     relation of the site and one full reference."""
     suspicion = case.suspicion
-    ruling = Ruling(None, suspicion.output, suspicion.wrong, suspicion.expected,
-                    suspicion.limit, suspicion.formula)
+    ruling = Ruling(
+        None,
+        suspicion.output,
+        suspicion.wrong,
+        suspicion.expected,
+        suspicion.limit,
+        suspicion.formula,
+    )
     if not case.replayable:
         return _broken_fact(case, ruling)
     output = suspicion.output
@@ -89,8 +95,14 @@ def arbitrate(case: Case) -> Ruling:
     reruns = [case.call.run_identical() for _ in range(NUM_RERUNS)]
     masks = [bits.wrong_mask(r[output], held) for r in reruns]
     for mask in masks:
-        ruling.votes.append(Vote(place="here", method="identical call", identical=True,
-                                 result="other" if mask.any() else "held"))
+        ruling.votes.append(
+            Vote(
+                place="here",
+                method="identical call",
+                identical=True,
+                result="other" if mask.any() else "held",
+            )
+        )
     if bits.bits_equal(reruns[0][output], reruns[1][output]):
         if masks[0].any():
             return _outvoted_by_reruns(case, ruling, reruns[0][output], masks[0])
@@ -114,14 +126,17 @@ def _outvoted_by_reruns(
     case: Case, ruling: Ruling, rerun: Tensor, mask: NDArray[np.bool_]
 ) -> Ruling:
     ruling.expected, ruling.wrong = rerun, mask
-    ruling.votes = [Vote(place="here", method="identical call", identical=True, result="expected")
-                    for _ in ruling.votes]
+    ruling.votes = [
+        Vote(place="here", method="identical call", identical=True, result="expected")
+        for _ in ruling.votes
+    ]
     ruling.verdict = Verdict.CORRUPTION
     ruling.reason = "the identical call, repeated, gives other bits, twice the same"
     if not case.deterministic and not _exceeds_proof(case, ruling, case.held):
         ruling.verdict = Verdict.NONDETERMINISM
-        ruling.reason += "; the op is not documented as deterministic and the held result is " \
-                         "inside its bound"
+        ruling.reason += (
+            "; the op is not documented as deterministic and the held result is inside its bound"
+        )
     return ruling
 
 
@@ -150,8 +165,14 @@ def _exceeds_proof(case: Case, ruling: Ruling, results: tuple[Tensor, ...]) -> b
         ruling.output, ruling.wrong = worst.output, worst.wrong
         ruling.limit, ruling.formula = worst.limit, worst.formula
         ruling.expected = worst.expected
-    ruling.votes.append(Vote(place="host", method="float64 reference", identical=False,
-                             result="expected" if broken else "held"))
+    ruling.votes.append(
+        Vote(
+            place="host",
+            method="float64 reference",
+            identical=False,
+            result="expected" if broken else "held",
+        )
+    )
     return bool(broken)
 
 
@@ -166,8 +187,9 @@ def _repeatable(case: Case, ruling: Ruling) -> Ruling:
             ruling.verdict = Verdict.INCONCLUSIVE
             ruling.reason = "the witness disagreed once and agreed when it was asked again"
             return ruling
-        ruling.verdict = (Verdict.PRECISION if suspicion.exceeds == "contract"
-                          else Verdict.CORRUPTION)
+        ruling.verdict = (
+            Verdict.PRECISION if suspicion.exceeds == "contract" else Verdict.CORRUPTION
+        )
         ruling.reason = f"the held result comes out again and breaks {suspicion.formula}"
         _poll(case, ruling)
         return ruling
@@ -188,8 +210,9 @@ def _poll(case: Case, ruling: Ruling) -> None:
         if tensor is None:
             continue
         differs = (bits.wrong_mask(tensor, held) & ruling.wrong).any()
-        ruling.votes.append(Vote(place="here", method=name, identical=False,
-                                 result="other" if differs else "held"))
+        ruling.votes.append(
+            Vote(place="here", method=name, identical=False, result="other" if differs else "held")
+        )
 
 
 def _recomputed_names(case: Case) -> list[tuple[str, None]]:
@@ -215,24 +238,36 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
         agrees_with_suspect = ~bits.wrong_mask(tensor, suspect)
         against += suspicion.wrong & differs & agrees_with_suspect
         in_favour += suspicion.wrong & ~differs
-        ruling.votes.append(Vote(
-            place="here", method=name, identical=False,
-            result="held" if not (differs & suspicion.wrong).any() else
-            "expected" if (agrees_with_suspect & suspicion.wrong).any() else "other"))
+        ruling.votes.append(
+            Vote(
+                place="here",
+                method=name,
+                identical=False,
+                result="held"
+                if not (differs & suspicion.wrong).any()
+                else "expected"
+                if (agrees_with_suspect & suspicion.wrong).any()
+                else "other",
+            )
+        )
     outvoted = (against >= 2) & (against > in_favour)
     if not case.admitted:
         ruling.refuse = True
-        ruling.reason = "the relation broke while it was being learned; the result is inside its " \
-                        "bounds"
+        ruling.reason = (
+            "the relation broke while it was being learned; the result is inside its bounds"
+        )
     elif outvoted.any() and case.deterministic:
         ruling.verdict, ruling.wrong = Verdict.CORRUPTION, outvoted
-        ruling.reason = "an admitted relation broke and two agreeing recomputations outvote the " \
-                        "held result"
+        ruling.reason = (
+            "an admitted relation broke and two agreeing recomputations outvote the held result"
+        )
     elif in_favour.max(initial=0) >= 2 and not outvoted.any():
         ruling.held_is_wrong = False
         ruling.verdict = Verdict.INCONCLUSIVE if case.recheck() else Verdict.CORRUPTION
-        ruling.reason = "two recomputations agree with the held result: the witness's own " \
-                        "computation went wrong"
+        ruling.reason = (
+            "two recomputations agree with the held result: the witness's own "
+            "computation went wrong"
+        )
     else:
         ruling.verdict = Verdict.INCONCLUSIVE
         ruling.reason = "an admitted relation broke; neither a bound nor a vote decides"

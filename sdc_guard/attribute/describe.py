@@ -33,8 +33,11 @@ def value_at(tensor: Tensor, index: tuple[int, ...]) -> Value:
     element = bits.on_host(tensor[index] if index else tensor)
     raw = int(bits.raw(element)[()])
     digits = 2 * element.element_size()
-    return Value(dtype=str(tensor.dtype).removeprefix("torch."), bits=f"0x{raw:0{digits}x}",
-                 repr=repr(bits.values(element).item()))
+    return Value(
+        dtype=str(tensor.dtype).removeprefix("torch."),
+        bits=f"0x{raw:0{digits}x}",
+        repr=repr(bits.values(element).item()),
+    )
 
 
 def number(value: float) -> Value:
@@ -81,9 +84,11 @@ def worst_element(
         xor=mask,
         error=number(float(error[index])),
         error_ulps=_in_ulps(float(error[index]), float(want[index]), held),
-        bound=None if limit is None else Bound(
-            kind=exceeds, formula=formula,
-            limit=float(np.broadcast_to(limit, error.shape)[index])),
+        bound=None
+        if limit is None
+        else Bound(
+            kind=exceeds, formula=formula, limit=float(np.broadcast_to(limit, error.shape)[index])
+        ),
     )
 
 

@@ -25,7 +25,11 @@ MAX_CORES = 8
 
 
 def find_cause(
-    call: BoundCall, held: tuple[Tensor, ...], output: int, repeatable: bool, votes: list[Vote],
+    call: BoundCall,
+    held: tuple[Tensor, ...],
+    output: int,
+    repeatable: bool,
+    votes: list[Vote],
     reason: str,
 ) -> Attribution:
     """Attribute a corruption of result ``output``.
@@ -34,13 +38,17 @@ def find_cause(
     that this process may use (at most ``MAX_CORES``), ``NUM_REPEATS`` times each.
     """
     if not repeatable:
-        return Attribution(cause=Cause.TRANSIENT, place=str(held[output].device),
-                           votes=tuple(votes),
-                           reason=f"{reason}; right when repeated at the same place")
+        return Attribution(
+            cause=Cause.TRANSIENT,
+            place=str(held[output].device),
+            votes=tuple(votes),
+            reason=f"{reason}; right when repeated at the same place",
+        )
     elsewhere = _other_places(call, held, output)
     cause, place, why = _decide(elsewhere)
-    return Attribution(cause=cause, place=place, votes=(*votes, *elsewhere),
-                       reason=f"{reason}; {why}")
+    return Attribution(
+        cause=cause, place=place, votes=(*votes, *elsewhere), reason=f"{reason}; {why}"
+    )
 
 
 def unattributed(votes: list[Vote], reason: str, place: str) -> Attribution:
@@ -73,8 +81,9 @@ def _other_places(call: BoundCall, held: tuple[Tensor, ...], output: int) -> lis
     return [
         vote
         for index in range(min(count, MAX_CORES))
-        for vote in _ask(f"cuda:{index}", lambda i=index: _on_device(call, f"cuda:{i}"),
-                         held[output], output)
+        for vote in _ask(
+            f"cuda:{index}", lambda i=index: _on_device(call, f"cuda:{i}"), held[output], output
+        )
     ]
 
 
@@ -95,12 +104,21 @@ def _ask(place: str, run: object, held: Tensor, output: int) -> list[Vote]:
     for _ in range(NUM_REPEATS):
         try:
             results = run()  # type: ignore[operator]
-            result = "held" if bits.bits_equal(bits.on_host(results[output]),
-                                               bits.on_host(held)) else "expected"
+            result = (
+                "held"
+                if bits.bits_equal(bits.on_host(results[output]), bits.on_host(held))
+                else "expected"
+            )
         except RuntimeError as error:
             result = "failed"
-            votes.append(Vote(place=place, method=f"identical call: {error}"[:200],
-                              identical=True, result=result))
+            votes.append(
+                Vote(
+                    place=place,
+                    method=f"identical call: {error}"[:200],
+                    identical=True,
+                    result=result,
+                )
+            )
             continue
         votes.append(Vote(place=place, method="identical call", identical=True, result=result))
     return votes

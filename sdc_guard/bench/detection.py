@@ -8,6 +8,7 @@ holds for these models and for the workload that it names, for nothing else.
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -165,12 +166,16 @@ def _run(
     if len(shares) < num_processes:
         shares = [share for i in range(num_processes) if (share := todo[i::num_processes])]
     with ProcessPoolExecutor(num_processes, mp_context=spawn) as pool:
-        futures = [pool.submit(_run_share, campaign, build, share) for share in shares]
+        level = logging.getLogger("sdc_guard").level
+        futures = [pool.submit(_run_share, campaign, build, share, level) for share in shares]
         for future in as_completed(futures):
             yield from future.result()
 
 
-def _run_share(campaign: Campaign, build: Build, numbers: list[int]) -> list[Batch]:
+def _run_share(
+    campaign: Campaign, build: Build, numbers: list[int], log_level: int
+) -> list[Batch]:
+    logging.getLogger("sdc_guard").setLevel(log_level)
     return list(run_trials(campaign, build, numbers))
 
 

@@ -1,0 +1,1 @@
+"""Observation -> Suspicion: replay, reference, sample, checksum, invariant."""

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from sdc_guard.calls import BoundCall
-from sdc_guard.check.relations import Relation, compile_symmetry
+from sdc_guard.check.compiling import compile_symmetry
+from sdc_guard.check.relations import Relation
 from sdc_guard.ops._axes import FIXED, Axes, size_of
 from sdc_guard.ops._registry import OpSpec
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN
@@ -23,7 +24,11 @@ PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
 
 @dataclass(slots=True)
 class Plan:
-    """The plan of one site.  ``visits`` counts checks, ``referenced`` those with a reference."""
+    """The plan of one site.  ``visits`` counts checks, ``referenced`` those with a reference.
+
+    ``stays_in_place``: no relation moves this call's work (a sum to one number), so a fault that is
+    tied to a place is left to the reference, which then sees every cheap call.
+    """
 
     spec: OpSpec
     axes: Axes
@@ -32,6 +37,7 @@ class Plan:
     flops: int
     elements: int
     fits: bool = True
+    stays_in_place: bool = False
     visits: int = 0
     referenced: int = 0
     cost_s: float = 0.0
@@ -84,14 +90,17 @@ def make_plan(
         if symmetry.name not in by_name:
             by_name[symmetry.name] = compile_symmetry(symmetry, call, held, axes, num_parts)
     compiled = [r for s in symmetries if (r := by_name[s.name]) is not None]
+    moved = {place for r in compiled for place in r.symmetry.places}
     rerun = compile_symmetry(RERUN, call, held, axes)
     assert rerun is not None
+    flops = spec.flops(call, held)
     return Plan(
         spec=spec,
         axes=axes,
         relations=compiled,
         rerun=rerun,
-        flops=spec.flops(call, held),
+        flops=flops,
         elements=sum(t.numel() for t in held if t is not None),
         fits=fits,
+        stays_in_place=not moved & {"tile", "core", "lane"},
     )

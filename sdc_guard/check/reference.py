@@ -76,8 +76,17 @@ def _judge(
             limit = expectation.contract
             if exceeds == "proof" and expectation.proof is not None:
                 limit = expectation.proof
-            yield _suspicion(held[i], plan.axes.outputs[i], i, window, witness, expectation,
-                             wrong, exceeds, limit)
+            yield _suspicion(
+                held[i],
+                plan.axes.outputs[i],
+                i,
+                window,
+                witness,
+                expectation,
+                wrong,
+                exceeds,
+                limit,
+            )
 
 
 def compare(got: Tensor, expectation: Reference) -> tuple[NDArray[np.bool_], str] | None:
@@ -123,17 +132,25 @@ def _suspicion(
     where: tuple[slice, ...] = tuple(slice(None) for _ in shape)
     if window is not None and window[0] in labels:
         dim, (_, start, length) = labels.index(window[0]), window
-        where = tuple(slice(start, start + length) if d == dim else slice(None)
-                      for d in range(len(shape)))
+        where = tuple(
+            slice(start, start + length) if d == dim else slice(None) for d in range(len(shape))
+        )
     full_wrong = np.zeros(shape, dtype=bool)
     full_wrong[where] = wrong
     full_expected = bits.values(held)
     full_expected[where] = expectation.expected
     full_limit = np.full(shape, np.inf)
     full_limit[where] = limit
-    return Suspicion(witness=witness, relation="", output=output, wrong=full_wrong,
-                     expected=full_expected, limit=full_limit, exceeds=exceeds,
-                     formula=expectation.formula)
+    return Suspicion(
+        witness=witness,
+        relation="",
+        output=output,
+        wrong=full_wrong,
+        expected=full_expected,
+        limit=full_limit,
+        exceeds=exceeds,
+        formula=expectation.formula,
+    )
 
 
 def checksum(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> list[Suspicion]:
@@ -155,6 +172,15 @@ def checksum(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> list[Susp
     if confirmed:
         return confirmed
     wrong = np.broadcast_to(wrong_rows[..., None], tuple(held[0].shape))
-    return [Suspicion(witness="checksum", relation="", output=0, wrong=wrong, expected=None,
-                      limit=np.broadcast_to(limit[..., None], wrong.shape), exceeds="proof",
-                      formula=formula)]
+    return [
+        Suspicion(
+            witness="checksum",
+            relation="",
+            output=0,
+            wrong=wrong,
+            expected=None,
+            limit=np.broadcast_to(limit[..., None], wrong.shape),
+            exceeds="proof",
+            formula=formula,
+        )
+    ]

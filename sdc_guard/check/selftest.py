@@ -30,7 +30,8 @@ def flipped(tensor: Tensor, flat_index: int, bit: int) -> Tensor:
 
 def _product() -> tuple[Plan, BoundCall, Tensor]:
     values = torch.frombuffer(
-        np.cos(np.arange(2 * SIZE * SIZE, dtype=np.float32) * np.float32(0.7)), dtype=torch.float32)
+        np.cos(np.arange(2 * SIZE * SIZE, dtype=np.float32) * np.float32(0.7)), dtype=torch.float32
+    )
     a_MK, b_KN = values.view(2, SIZE, SIZE).unbind(0)
     form = form_of(torch.ops.aten.mm.default)
     call = BoundCall(form, (a_MK, b_KN))

@@ -50,12 +50,12 @@ def command(
     with TrainingProgress(quiet=as_json) as progress:
         report = run_demo(settings, progress)
     page = out / "demo.html"
-    write_page(page, as_page(report))
     if as_json:
         click.echo(json.dumps({**to_json(report), "page": str(page)}, allow_nan=False))
     else:
         click.echo(as_text(report))
-        click.echo(f"\npage: {page}")
+        click.echo(f"\npage      {page}")
+    write_page(page, as_page(report))
     sys.exit(NOT_SHOWN if report.shortcomings() else SHOWN)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import click
@@ -51,6 +51,7 @@ def command(as_json: bool) -> None:
 
 
 def exit_code(lines: list[Line]) -> int:
+    """A machine that does not repeat itself is a divergence; other failures conclude nothing."""
     failed = {line.name for line in lines if line.level == FAIL}
     if "determinism" in failed:
         return DIVERGENCE
@@ -144,7 +145,7 @@ def _determinism() -> Line:
 
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(256, 256, generator=generator)
-    calls = {
+    calls: dict[str, Callable[[], torch.Tensor]] = {
         "mm": lambda: x @ x,
         "sum": lambda: x.sum(dim=0),
         "softmax": lambda: x.softmax(dim=-1),

@@ -1,4 +1,4 @@
-"""The entry point ``sdc-guard``: finds the commands in this folder, loads the one that is asked for.
+"""The entry point ``sdc-guard``: finds the commands in this folder and loads the one asked for.
 
 Every file here whose name has no leading underscore is a command of that name, and its module
 attribute ``command`` is the click command.  Its line in the help is the first line of the module's

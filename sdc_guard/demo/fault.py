@@ -27,8 +27,8 @@ from sdc_guard.bits import span
 FAULTY_OP = "aten.sum.dim_IntList"
 FAULTY_PACKET = "aten.sum"
 TILE = 8
-"""Elements along the summed dimension that the rare path reads, again and again: as many floats as a
-256-bit register holds."""
+"""Elements along the summed dimension that the rare path reads, again and again: as many floats as
+a 256-bit register holds."""
 RARITY = 300
 """One call in so many, on average, has data that leads onto the rare path."""
 _BYTES_LOOKED_AT = 4096

@@ -136,10 +136,10 @@ class Gpt(nn.Module):
         section 2.3)."""
         nn.init.normal_(self.tokens.weight, std=EMBEDDING_STD)
         nn.init.normal_(self.positions, std=EMBEDDING_STD / 4)
-        with torch.no_grad():
-            for block in self.blocks:
-                for weight in (block.attention.proj.weight, block.mlp.down.weight):
-                    weight /= (2 * len(self.blocks)) ** 0.5
+        for module in self.modules():
+            if isinstance(module, Block):
+                for linear in (module.attention.proj, module.mlp.down):
+                    linear.weight.data /= (2 * len(self.blocks)) ** 0.5
 
     def hidden(self, tokens_BT: Tensor) -> Tensor:
         """What the head reads, [B, T, D]."""

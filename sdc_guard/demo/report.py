@@ -13,7 +13,7 @@ SAVED_SHARE = 0.5
 """The run is saved if at least this share of the lost log-likelihood is won back."""
 
 
-class Rate(Record):
+class Rate(Record, frozen=True, kw_only=True):
     """A counted share with its 95 % Clopper-Pearson interval."""
 
     hits: int
@@ -26,14 +26,14 @@ class Rate(Record):
         return self.hits / self.trials if self.trials else 0.0
 
 
-class StepFiring(Record):
+class StepFiring(Record, frozen=True, kw_only=True):
     """A wrong sum, from the broken kernel's own book: the ground truth."""
 
     step: int
     shape: tuple[int, ...]
 
 
-class RunReport(Record):
+class RunReport(Record, frozen=True, kw_only=True):
     """One of the three trainings.  ``step_ms`` is the median over the steps."""
 
     name: str
@@ -45,13 +45,13 @@ class RunReport(Record):
     firings: tuple[StepFiring, ...]
 
 
-class GuardReport(Record):
+class GuardReport(Record, frozen=True, kw_only=True):
     """What the guard did in the third run, and how that compares with the ground truth.
 
     ``calls_checked`` is the share of the faulty op's calls that were checked, and so the chance
-    that a single wrong one is looked at.  ``caught`` counts wrong sums that were found; ``unexplained``
-    counts findings that no wrong sum stands behind, neither the training's nor one of the guard's own
-    recomputations, which the broken kernel serves as well.
+    that a single wrong one is looked at.  ``caught`` counts wrong sums that were found;
+    ``unexplained`` counts findings that no wrong sum stands behind, neither the training's nor one
+    of the guard's own recomputations, which the broken kernel serves as well.
     """
 
     findings: tuple[Finding, ...]
@@ -62,7 +62,7 @@ class GuardReport(Record):
     unexplained: int
 
 
-class DemoReport(Record):
+class DemoReport(Record, frozen=True, kw_only=True):
     """Everything that the demo shows."""
 
     version: str

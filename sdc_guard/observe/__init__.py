@@ -1,0 +1,1 @@
+"""Operator call -> Observation: the dispatch mode, sampling, provenance, compiled regions."""

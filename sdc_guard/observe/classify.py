@@ -25,13 +25,32 @@ class Kind(enum.Enum):
     UNKNOWN = "unknown"
 
 
-_ALLOCATES_OR_NAMES = frozenset({
-    "aten.empty", "aten.empty_like", "aten.empty_strided", "aten.empty_permuted", "aten.new_empty",
-    "aten.new_empty_strided", "aten._local_scalar_dense", "aten._unsafe_view", "aten.lift_fresh",
-    "aten.resize", "aten.set", "aten.is_same_size", "aten.item", "aten.equal",
-    "aten._reshape_alias", "aten.record_stream", "aten.is_pinned", "aten._assert_async",
-    "aten.is_nonzero", "aten.data", "aten.detach", "aten.requires_grad",
-})
+_ALLOCATES_OR_NAMES = frozenset(
+    {
+        "aten.empty",
+        "aten.empty_like",
+        "aten.empty_strided",
+        "aten.empty_permuted",
+        "aten.new_empty",
+        "aten.new_empty_strided",
+        "aten._local_scalar_dense",
+        "aten._unsafe_view",
+        "aten.lift_fresh",
+        "aten.resize",
+        "aten.set",
+        "aten.is_same_size",
+        "aten.item",
+        "aten.equal",
+        "aten._reshape_alias",
+        "aten.record_stream",
+        "aten.is_pinned",
+        "aten._assert_async",
+        "aten.is_nonzero",
+        "aten.data",
+        "aten.detach",
+        "aten.requires_grad",
+    }
+)
 _NUMERIC_NAMESPACES_WITHOUT_NUMBERS = frozenset({"profiler", "prim", "prims", "inductor"})
 
 

@@ -22,7 +22,9 @@ from sdc_guard.records import OpCoverage
 REGION = "torch.compile fused kernels"
 REASON = "fused by torch.compile: invisible to a dispatch mode"
 _MODULE = "torch._inductor.output_code"
-_NODE = re.compile(r'^\s*\w+: "\w+\[([^\]]*)\].*?" = torch\.ops\.(\w+)\.(\w+)\.(\w+)\(', re.MULTILINE)
+_NODE = re.compile(
+    r'^\s*\w+: "\w+\[([^\]]*)\].*?" = torch\.ops\.(\w+)\.(\w+)\.(\w+)\(', re.MULTILINE
+)
 _CALLED_FROM_OUTSIDE = frozenset({"product", "attention", "convolution", "random"})
 
 
@@ -46,8 +48,9 @@ def fused_work(graph: str) -> tuple[int, int]:
         if spec is not None and spec.family in _CALLED_FROM_OUTSIDE:
             continue
         num_ops += 1
-        num_elements += math.prod(int(d) if d.strip().isdigit() else 1
-                                  for d in shape.split(",") if d.strip())
+        num_elements += math.prod(
+            int(d) if d.strip().isdigit() else 1 for d in shape.split(",") if d.strip()
+        )
     return num_ops, num_elements
 
 
@@ -98,13 +101,24 @@ class CompiledRegions:
     def gaps(self) -> set[str]:
         if not self.num_regions:
             return set()
-        return {f"{self.num_regions} executions of compiled regions: their {self.num_ops} fused ops "
-                "are not tested, only the kernels that they call from outside"}
+        return {
+            f"{self.num_regions} executions of compiled regions: their {self.num_ops} fused ops "
+            "are not tested, only the kernels that they call from outside"
+        }
 
     def coverage(self) -> tuple[OpCoverage, ...]:
         if not self.num_ops:
             return ()
-        return (OpCoverage(
-            op=REGION, calls=self.num_ops, calls_checked=0, elements=self.num_elements,
-            elements_checked=0, flops=self.num_elements, flops_checked=0, witnesses={},
-            not_tested={REASON: self.num_ops}),)
+        return (
+            OpCoverage(
+                op=REGION,
+                calls=self.num_ops,
+                calls_checked=0,
+                elements=self.num_elements,
+                elements_checked=0,
+                flops=self.num_elements,
+                flops_checked=0,
+                witnesses={},
+                not_tested={REASON: self.num_ops},
+            ),
+        )

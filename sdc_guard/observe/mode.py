@@ -38,8 +38,9 @@ class Watch:
 
     __slots__ = ("call_index", "entry", "origin", "tally")
 
-    def __init__(self, entry: Entry, tally: Tally, call_index: int,
-                 origin: Callable[[], Origin]) -> None:
+    def __init__(
+        self, entry: Entry, tally: Tally, call_index: int, origin: Callable[[], Origin]
+    ) -> None:
         self.entry = entry
         self.tally = tally
         self.call_index = call_index
@@ -109,7 +110,10 @@ class GuardMode(TorchDispatchMode):
         return self
 
     def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (),
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
@@ -140,8 +144,13 @@ class GuardMode(TorchDispatchMode):
         looks at one): clipping, ``zero_grad`` and evaluation in between do neither."""
         if self.on_new_step is None or (
             torch._C._autograd._get_sequence_nr() == self.last_sequence_nr
-            and not (args and torch.is_grad_enabled() and isinstance(func, torch._ops.OpOverload)
-                     and func._schema.is_mutable and self.owns_buffer(args[0]))
+            and not (
+                args
+                and torch.is_grad_enabled()
+                and isinstance(func, torch._ops.OpOverload)
+                and func._schema.is_mutable
+                and self.owns_buffer(args[0])
+            )
         ):
             return
         hook, self.on_new_step = self.on_new_step, None
@@ -160,8 +169,9 @@ class GuardMode(TorchDispatchMode):
         tally = None
         if entry.kind in (Kind.CHECKED, Kind.UNKNOWN):
             name = entry.form.packet if entry.form is not None else str(func)
-            tally = self.tallies.setdefault(name, Tally(
-                name, reduction=entry.spec is not None and entry.spec.reduction))
+            tally = self.tallies.setdefault(
+                name, Tally(name, reduction=entry.spec is not None and entry.spec.reduction)
+            )
         self._entries[id(func)] = (entry, tally)
         return entry, tally
 
@@ -239,8 +249,12 @@ class GuardMode(TorchDispatchMode):
         form = call.form
         if len(form.overwrites) == 1 and isinstance(call.args[form.overwrites[0]], Tensor):
             return self._imaged_alone(call)
-        num_bytes = sum(bits.span(t) * t.element_size()
-                        for i in form.overwrites for t in flatten(call.args[i]) if t is not None)
+        num_bytes = sum(
+            bits.span(t) * t.element_size()
+            for i in form.overwrites
+            for t in flatten(call.args[i])
+            if t is not None
+        )
         if num_bytes > self._memory_budget_bytes:
             raise _TooLarge
         return call.with_private_images()
@@ -264,8 +278,14 @@ class GuardMode(TorchDispatchMode):
         return BoundCall(call.form, tuple(args))
 
     def _observe(
-        self, entry: Entry, tally: Tally, call: BoundCall, key: Any, plan: Any,
-        live: tuple[Any, ...], returned: Any,
+        self,
+        entry: Entry,
+        tally: Tally,
+        call: BoundCall,
+        key: Any,
+        plan: Any,
+        live: tuple[Any, ...],
+        returned: Any,
     ) -> None:
         held = call.results(live, returned)
         if plan is None:
@@ -282,7 +302,11 @@ class GuardMode(TorchDispatchMode):
             self._check(Observation(call, held), key, plan, watch)
 
     def _measure(
-        self, entry: Entry, tally: Tally, args: tuple[Any, ...], kwargs: dict[str, Any],
+        self,
+        entry: Entry,
+        tally: Tally,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
         returned: Any,
     ) -> None:
         """Count elements and FLOPs of an early call that is not checked."""
@@ -291,8 +315,9 @@ class GuardMode(TorchDispatchMode):
         try:
             call = BoundCall(entry.form, entry.form.bind(args, kwargs))
             held = call.results(call.args, returned)
-            tally.measure(sum(t.numel() for t in held if t is not None),
-                          entry.spec.flops(call, held))
+            tally.measure(
+                sum(t.numel() for t in held if t is not None), entry.spec.flops(call, held)
+            )
         except Exception as error:
             self._on_error(f"while counting {entry.form.name}", error)
 

@@ -21,10 +21,23 @@ from torch import nn
 
 _TORCH_ROOT = os.path.dirname(torch.__file__) + os.sep
 _OWN_ROOT = os.path.dirname(os.path.dirname(__file__)) + os.sep
-_OWN_ROOMS = tuple(_OWN_ROOT + room for room in (
-    "observe", "check", "attribute", "evidence", "guard", "wrapping", "pipeline", "gate", "ops",
-    "inject", "calls", "bits",
-))
+_OWN_ROOMS = tuple(
+    _OWN_ROOT + room
+    for room in (
+        "observe",
+        "check",
+        "attribute",
+        "evidence",
+        "guard",
+        "wrapping",
+        "pipeline",
+        "gate",
+        "ops",
+        "inject",
+        "calls",
+        "bits",
+    )
+)
 MAX_NODES = 200_000
 MAX_NODES_AT_ONCE = 64
 _ENGINE = torch.autograd.graph._engine_run_backward.__code__
@@ -56,15 +69,18 @@ class Provenance:
 
     def __init__(self) -> None:
         self._names: dict[int, str] = {}
+        self._owners: dict[int, str] = {}
         self._is_foreign: dict[CodeType, bool] = {}
         self._by_thread: dict[int, dict[int, Place]] = {}
         self._nodes = _Nodes(self._by_thread)
         self.in_optimizer = False
 
     def name_modules(self, model: nn.Module) -> None:
-        """Learn the fully qualified names of a model's modules."""
+        """Learn the fully qualified names of a model's modules, and whose each parameter is."""
         for name, module in model.named_modules():
             self._names[id(module)] = name or type(module).__name__
+            for parameter in module.parameters(recurse=False):
+                self._owners[id(parameter)] = self._names[id(module)]
 
     def forget_step(self) -> None:
         """Drop the forward places of a finished step."""
@@ -103,7 +119,10 @@ class Provenance:
             module, found, _ = self._walk(sys._getframe(1))
             if found is not None:
                 return (module or (place[0] if place else "?"), *found), "forward"
-        return place or ("?", *self._look(sys._getframe(1))[1:]), "backward"
+        if place is None:  # AccumulateGrad, which no forward op makes, knows its parameter
+            owner = self._owners.get(id(getattr(node, "variable", None)), "?")
+            place = (owner, *self._look(sys._getframe(1))[1:])
+        return place, "backward"
 
     def _place_of(self, nr: int) -> Place | None:
         place = self._nodes.places.get(nr)
@@ -147,8 +166,10 @@ class Provenance:
         known = self._is_foreign.get(code)
         if known is None:
             name = code.co_filename
-            known = (name.startswith((_TORCH_ROOT, *_OWN_ROOMS)) or name.startswith("<")
-                     or f"{os.sep}contextlib.py" in name)
+            known = (
+                name.startswith((_TORCH_ROOT, *_OWN_ROOMS, "<"))
+                or f"{os.sep}contextlib.py" in name
+            )
             self._is_foreign[code] = known
         return known
 

@@ -39,7 +39,7 @@ def parse_budget(budget: object) -> Budget:
     if isinstance(budget, (int, float)) and not isinstance(budget, bool) and 0 <= budget <= 1:
         return float(budget)
     raise UsageError(
-        f"budget={budget!r}: give a share of run time from 0 to 1 (0.02 means 2 %), or \"all\""
+        f'budget={budget!r}: give a share of run time from 0 to 1 (0.02 means 2 %), or "all"'
     )
 
 
@@ -133,8 +133,11 @@ class Scheduler:
         return self.duty >= 1.0 or bool(self.generator.random() < self.duty)
 
     def due_for_retune(self) -> bool:
-        return (isinstance(self.budget, float) and self.budget > 0.0
-                and time.perf_counter() - self._retuned_s > RETUNE_EVERY_S)
+        return (
+            isinstance(self.budget, float)
+            and self.budget > 0.0
+            and time.perf_counter() - self._retuned_s > RETUNE_EVERY_S
+        )
 
     def retune(self, tallies: Iterable[Tally], watched_share: float) -> None:
         """Set the rates from what was measured since the last time."""

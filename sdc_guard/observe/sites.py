@@ -39,7 +39,10 @@ def uncovered(tensor: Tensor) -> str:
         return f"dtype {tensor.dtype}".replace("torch.", "")
     if tensor.is_neg() or tensor.is_conj():
         return "lazily negated or conjugated operand"
-    if type(tensor) is not Tensor and hasattr(type(tensor), "__torch_dispatch__") \
-            and type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl:
+    if (
+        type(tensor) is not Tensor
+        and hasattr(type(tensor), "__torch_dispatch__")
+        and type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
+    ):
         return f"tensor subclass {type(tensor).__name__}"
     return ""

@@ -54,11 +54,13 @@ class Tally:
             op=self.op,
             calls=self.calls,
             calls_checked=checked,
-            elements=self.elements_measured if exact else
-            max(self._scaled(self.elements_measured), self.elements_checked),
+            elements=self.elements_measured
+            if exact
+            else max(self._scaled(self.elements_measured), self.elements_checked),
             elements_checked=self.elements_checked,
-            flops=self.flops_measured if exact else
-            max(self._scaled(self.flops_measured), self.flops_checked),
+            flops=self.flops_measured
+            if exact
+            else max(self._scaled(self.flops_measured), self.flops_checked),
             flops_checked=self.flops_checked,
             witnesses=dict(self.witnesses),
             not_tested={**self.not_tested, **self._sampled_out()},

@@ -1,13 +1,14 @@
 """Ops on lists of tensors: list elements do not touch each other.
 
-Two moves keep every bit.  ``reverse`` passes the lists in the other order.  :func:`halved` cuts
-each list element in two at a multiple of 64 elements and passes all the halves, the second ones
-first: other addresses, other shares per thread, other places in the list, and each element of a
-tensor stays in its kernel's vector body or scalar tail.
+Two moves keep every bit.  ``reverse`` passes the lists in the other order.  The other cuts each
+list element in two and passes all the halves, the second ones first: other addresses, other shares
+per thread, other places in the list.  Ops with a scalar tail are cut at a multiple of 64 elements,
+so that each element of a tensor stays in its kernel's vector body or scalar tail.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -37,30 +38,38 @@ def list_length(call: BoundCall) -> int:
     return next((len(a) for a in call.args if is_list(a)), 0)
 
 
-def _cut(numel: int) -> int:
-    """Where an element is cut: at a multiple of 64 near its middle; 0 if it stays whole because a
-    thread's share would end elsewhere."""
+Cut = Callable[[int], int]
+
+
+def anywhere(numel: int) -> int:
+    """Where an element is cut if its op gives equal bits at every place: in the middle."""
+    return numel // 2
+
+
+def between_vectors(numel: int) -> int:
+    """Where an element is cut if the op has a scalar tail: at a multiple of 64 near the middle; 0
+    if it stays whole because some thread's share would end inside a vector."""
     cut = numel // 2 // BODY_MULTIPLE * BODY_MULTIPLE
     threads = torch.get_num_threads()
     inner = [e for n in (numel, cut, numel - cut) for e in share_ends(n, threads)[:-1]]
     return 0 if any(e % BODY_MULTIPLE for e in inner) else cut
 
 
-def _pieces(value: Any, cuts: list[tuple[int, int]]) -> Any:
+def _pieces(value: Any, cuts: list[tuple[int, int]], cut_of: Cut) -> list[Any]:
     """A list argument taken at the pieces ``(element, part)``: part 0 is whole, 1 and 2 are halves.
     Entries that are numbers or single values serve both halves."""
 
     def piece(item: Any, part: int) -> Any:
         if not isinstance(item, Tensor) or part == 0 or item.numel() < 2:
             return item
-        cut = _cut(item.numel())
+        cut = cut_of(item.numel())
         start, length = (0, cut) if part == 1 else (cut, item.numel() - cut)
         return item.as_strided((length,), (1,), item.storage_offset() + start)
 
     return [piece(value[j], part) for j, part in cuts]
 
 
-def can_halve(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
+def can_halve(call: BoundCall, held: tuple[Tensor, ...], cut_of: Cut) -> bool:
     """True if the tensors of each list element are dense, of one layout (single values aside), and
     some element is long enough to be cut."""
     lists = [a for a in call.args if is_list(a)]
@@ -72,53 +81,64 @@ def can_halve(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
         layouts = {(tuple(t.shape), t.stride()) for t in tensors}
         if len(layouts) > 1 or not all(bits.is_dense(t) for t in tensors):
             return False
-        long_enough = long_enough or any(_cut(t.numel()) for t in tensors)
+        long_enough = long_enough or any(cut_of(t.numel()) for t in tensors)
     return long_enough
 
 
-def halved(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+def _halved(call: BoundCall, cut_of: Cut) -> tuple[Tensor, ...]:
     """The call on the halves of its list elements, put together again."""
     form = call.form
     lists = [i for i, a in enumerate(call.args) if is_list(a)]
-    sizes = [max((a[j].numel() for i in lists if isinstance((a := call.args[i])[j], Tensor)),
+    sizes = [max((int(a[j].numel()) for i in lists if isinstance((a := call.args[i])[j], Tensor)),
                  default=0) for j in range(list_length(call))]
-    cuts = [(j, 2 if _cut(n) else 0) for j, n in enumerate(sizes)]
-    cuts += [(j, 1) for j, n in enumerate(sizes) if _cut(n)]
+    cuts = [(j, 2 if cut_of(n) else 0) for j, n in enumerate(sizes)]
+    cuts += [(j, 1) for j, n in enumerate(sizes) if cut_of(n)]
     args = list(call.args)
     images: dict[int, list[Tensor]] = {}
     for i in lists:
         if i in form.overwrites:
             images[i] = [bits.snapshot(t) for t in args[i]]
-        args[i] = _pieces(images.get(i, args[i]), cuts)
+        args[i] = _pieces(images.get(i, args[i]), cuts, cut_of)
     if form.overwrites:
-        for i in form.overwrites:
-            if isinstance(args[i], Tensor):
-                args[i] = bits.snapshot(args[i])
-                images[i] = [args[i]]
         form.call(tuple(args))
         return tuple(t for i in form.overwrites for t in images.get(i, []))
     parts = flatten(form.call(tuple(args)))
-    results = [bits.empty_image(call.args[lists[0]][j]) for j in range(len(sizes))]
+    results = [bits.empty_image(t) for t in call.args[lists[0]]]
     for (j, part), got in zip(cuts, parts, strict=True):
-        target = _pieces([results[j]], [(0, part)])[0]
-        target.copy_(got)
+        _pieces([results[j]], [(0, part)], cut_of)[0].copy_(got)
     return tuple(results)
 
 
-HALVED = Symmetry("halve list elements", (Move("custom", function=halved),),
-                  frozenset({"address", "core", "tile"}), True)
+def halved_anywhere(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+    """Halves cut in the middle."""
+    return _halved(call, anywhere)
+
+
+def halved_between_vectors(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+    """Halves cut at multiples of 64."""
+    return _halved(call, between_vectors)
+
+
+HALVED = Symmetry("halve list elements", (Move("custom", function=halved_anywhere),),
+                  frozenset({"address", "core", "tile", "lane"}), True)
+HALVED_BETWEEN_VECTORS = Symmetry(
+    "halve list elements", (Move("custom", function=halved_between_vectors),),
+    frozenset({"address", "core", "tile"}), True)
 
 
 def list_symmetries(
-    call: BoundCall, held: tuple[Tensor, ...], odd: tuple[str, ...] = ()
+    call: BoundCall,
+    held: tuple[Tensor, ...],
+    odd: tuple[str, ...] = (),
+    tail_sensitive: bool = True,
 ) -> tuple[Symmetry, ...]:
     """Halves where the layouts allow them, the reversed lists, negation of the ``odd`` lists; else
     a plain rerun.  A tensor that holds one scalar per element allows no other order."""
     lists = {len(a) for a in call.args if is_list(a)}
     found = []
     if not isinstance(call.get("scalars"), Tensor):
-        if can_halve(call, held):
-            found += [HALVED, HALVED]
+        if can_halve(call, held, between_vectors if tail_sensitive else anywhere):
+            found += [HALVED_BETWEEN_VECTORS if tail_sensitive else HALVED] * 2
         if len(lists) == 1 and max(lists) > 1 and len(held) % max(lists) == 0:
             found.append(reverse())
     signed = [call.get(name) for name in odd]

@@ -16,10 +16,13 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, OpForm, form_of
 from sdc_guard.ops._lists import is_list, list_axes, list_length, list_samples, list_symmetries
-from sdc_guard.ops._registry import HostCall, Reference, checked, lookup
+from sdc_guard.ops._registry import HostCall, Reference, checked, lookup, packet_name
 from sdc_guard.ops._symmetry import Symmetry
 
 aten = torch.ops.aten
+
+TAILED = frozenset({"aten._foreach_pow", "aten._foreach_rsqrt"})
+"""Ops whose vector body and scalar tail differ, see :mod:`sdc_guard.ops.elementary`."""
 
 ALIASES = {
     "other": ("other", "scalar", "scalars"),
@@ -54,7 +57,7 @@ def element_call(call: BoundCall, form: OpForm, j: int) -> BoundCall:
 
 
 def _register(target: Any, elementwise: Any, *odd: str) -> None:
-    form = form_of(elementwise)
+    form, packet = form_of(elementwise), packet_name(target)
 
     def reference(call: HostCall) -> tuple[Reference | None, ...]:
         spec = lookup(form.packet)
@@ -68,7 +71,9 @@ def _register(target: Any, elementwise: Any, *odd: str) -> None:
         return tuple(found)
 
     def symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
-        return list_symmetries(call, held, odd)
+        half = any(t.element_size() == 2 for t in held)
+        tails = packet in TAILED or (half and call.get("alpha", 1) != 1)
+        return list_symmetries(call, held, odd, tails)
 
     reference.__doc__ = f"``{form.packet}`` of each list element."
     reference.__module__ = __name__

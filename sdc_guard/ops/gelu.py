@@ -99,7 +99,8 @@ def gelu(call: HostCall, compute: Format) -> Computed:
         error = 0.5 * (error_t + u * (1 + t)) + u * cdf
     size = np.abs(x)
     expected = np.where(x == -np.inf, np.nan, x * cdf)
-    return finish(expected, size * error + 3 * u * np.abs(expected), size, compute, call.out_format())
+    error = size * error + 3 * u * np.abs(expected)
+    return finish(expected, error, size, compute, call.out_format())
 
 
 @bounded(aten.gelu_backward, formula="|g| err(cdf + x pdf), derived in the docstring",

@@ -67,7 +67,7 @@ def running_mean(values: Sequence[float], width: int) -> list[float]:
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers in [low, high], about ``count`` of them: 1, 2 or 5 times a power of ten apart."""
+    """About ``count`` round numbers in [low, high], 1, 2 or 5 times a power of ten apart."""
     if not high > low:
         return [low]
     raw = (high - low) / max(count, 1)

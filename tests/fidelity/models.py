@@ -24,9 +24,12 @@ class Job:
     compiled: bool = False
 
 
-def _job(model: nn.Module, data: Callable[[int], tuple[Tensor, Tensor]],
-         loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor],
-         optimizer: torch.optim.Optimizer | None = None) -> Job:
+def _job(
+    model: nn.Module,
+    data: Callable[[int], tuple[Tensor, Tensor]],
+    loss_of: Callable[[nn.Module, Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer | None = None,
+) -> Job:
     optimizer = optimizer or torch.optim.AdamW(model.parameters(), lr=1e-3)
     counter = iter(range(10**9))
 
@@ -55,12 +58,24 @@ def gpt(dtype: str) -> Job:
 def conv_net() -> Job:
     torch.manual_seed(0)
     model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Dropout(0.2),
-        nn.Conv2d(8, 8, 3, stride=2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(), nn.Linear(8, 5))
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.Dropout(0.2),
+        nn.Conv2d(8, 8, 3, stride=2),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(8, 5),
+    )
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, nesterov=True)
-    return _job(model, lambda i: _batch(i, 8, 3, 12, 12),
-                lambda m, x, y: F.cross_entropy(m(x), y), optimizer)
+    return _job(
+        model,
+        lambda i: _batch(i, 8, 3, 12, 12),
+        lambda m, x, y: F.cross_entropy(m(x), y),
+        optimizer,
+    )
 
 
 class _Lstm(nn.Module):
@@ -82,8 +97,11 @@ class _Checkpointed(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Dropout(0.1),
-                          nn.Linear(32, 16)) for _ in range(3))
+            nn.Sequential(
+                nn.LayerNorm(16), nn.Linear(16, 32), nn.GELU(), nn.Dropout(0.1), nn.Linear(32, 16)
+            )
+            for _ in range(3)
+        )
         self.head = nn.Linear(16, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -124,8 +142,11 @@ def bits_of(value: Any) -> Any:
     """Nested state with every tensor as raw bytes, so that equality means equal bits."""
     if isinstance(value, Tensor):
         t = value.detach().cpu().contiguous()
-        return (str(t.dtype), tuple(t.shape), t.view(-1).view(torch.uint8).numpy().tobytes()
-                if t.numel() else b"")
+        return (
+            str(t.dtype),
+            tuple(t.shape),
+            t.view(-1).view(torch.uint8).numpy().tobytes() if t.numel() else b"",
+        )
     if isinstance(value, dict):
         return {k: bits_of(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -135,10 +156,12 @@ def bits_of(value: Any) -> Any:
 
 def state_of(job: Job, losses: list[Tensor]) -> dict[str, Any]:
     """Parameters, buffers, gradients, optimizer state, losses and the random state."""
-    return bits_of({
-        "model": dict(job.model.state_dict()),
-        "grads": [p.grad for p in job.model.parameters()],
-        "optimizer": job.optimizer.state_dict(),
-        "losses": losses,
-        "rng": torch.get_rng_state(),
-    })
+    return bits_of(
+        {
+            "model": dict(job.model.state_dict()),
+            "grads": [p.grad for p in job.model.parameters()],
+            "optimizer": job.optimizer.state_dict(),
+            "losses": losses,
+            "rng": torch.get_rng_state(),
+        }
+    )

@@ -10,8 +10,14 @@ import sdc_guard
 from tests.fidelity.models import BUILDERS, Job, bits_of, state_of
 
 NUM_STEPS = 50
-CALL_FLOOR = {"gpt-fp32": 0.95, "gpt-bf16": 0.95, "conv-batchnorm-dropout": 0.3, "lstm": 0.3,
-              "activation-checkpointing": 0.9, "compiled": 0.3}
+CALL_FLOOR = {
+    "gpt-fp32": 0.95,
+    "gpt-bf16": 0.95,
+    "conv-batchnorm-dropout": 0.3,
+    "lstm": 0.3,
+    "activation-checkpointing": 0.9,
+    "compiled": 0.3,
+}
 
 
 def _train(name: str, budget: float | str | None) -> tuple[Job, dict, sdc_guard.Coverage | None]:

@@ -1,4 +1,4 @@
-"""What the elementwise ops, copies, losses, lists and optimizer kernels see, one fault at a time."""
+"""What the elementwise ops, copies, losses and optimizer kernels see, one fault at a time."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_flat_split_really_breaks_where_it_is_excluded() -> None:
     torch.set_num_threads(2)
     try:
         whole = torch.nn.functional.silu(x)
-        parts = torch.cat([torch.nn.functional.silu(x[:34_944]), torch.nn.functional.silu(x[34_944:])])
+        parts = torch.cat([torch.nn.functional.silu(p) for p in (x[:34_944], x[34_944:])])
     finally:
         torch.set_num_threads(before)
     assert not bits.bits_equal(whole, parts)
@@ -267,6 +267,36 @@ def adamw(**changes: Any) -> BoundCall:
     lists = [[drawn(70, seed=s), drawn(33_000, seed=s + 9)] for s in range(3)]
     return call_of(aten._fused_adamw_.default, *lists, [t.abs() for t in lists[2]], [],
                    [torch.tensor(5.0), torch.tensor(5.0)], **options)
+
+
+LISTS: list[tuple[Any, Any]] = [
+    (aten._foreach_add_.Scalar, lambda x: ([x(70), x(70_001)], 0.3)),
+    (aten._foreach_addcdiv_.ScalarList, lambda x: ([x(70), x(98_304)], [x(70), x(98_304)],
+                                                   [x(70), x(98_304)], [0.1, 0.2])),
+    (aten._foreach_sqrt.default, lambda x: ([x(40_000), x(3), x(65_536)],)),
+    (aten._foreach_lerp_.Scalar, lambda x: ([x(40_001)], [x(40_001)], 0.1)),
+    (aten._fused_adamw_.default, lambda x: (
+        *([x(70), x(70_001), x(98_304)] for _ in range(4)), [], [torch.tensor(5.0)] * 3,
+        1e-2, 0.9, 0.99, 0.1, 1e-6, False, False)),
+]
+
+
+@pytest.mark.parametrize("dtype", FORMATS, ids=str)
+@pytest.mark.parametrize(("op", "make"), LISTS, ids=lambda v: str(v) if not callable(v) else "")
+def test_relations_of_lists_hold_for_tensors_that_threads_share(
+    op: Any, make: Any, dtype: torch.dtype, threads: int
+) -> None:
+    args = make(lambda n: drawn(n, seed=n).abs().to(dtype) + 0.1)
+    form = form_of(op)
+    n = form.num_positional
+    call = call_of(op, *args[:n], **dict(zip(form.argument_names[n:], args[n:], strict=False)))
+    held = call.run_identical()
+    spec = lookup(call.form.packet)
+    assert spec is not None
+    relations = make_plan(spec, call, held).relations
+    assert relations[0].name == "halve list elements"
+    for relation in relations:
+        assert all(p.agrees() for p in relation.run(call, held, 0)), relation.name
 
 
 def test_an_error_in_one_list_element_is_named(threads: int) -> None:

@@ -17,12 +17,13 @@ from sdc_guard.ops import all_specs, lookup
 
 CONFIG = GptConfig(width=32, num_layers=1, num_heads=2, context=16, batch_size=2)
 
-NO_NUMBERS = frozenset(
-    "aten._local_scalar_dense aten._unsafe_view aten.alias aten.detach aten.empty aten.empty_like "
-    "aten.empty_strided aten.expand aten.lift_fresh aten.permute aten.select aten.slice "
-    "aten.split aten.squeeze aten.t aten.transpose aten.unbind aten.unsqueeze aten.view "
-    "profiler._record_function_enter_new profiler._record_function_exit".split()
-)
+NO_NUMBERS = frozenset((
+    "aten._local_scalar_dense", "aten._unsafe_view", "aten.alias", "aten.detach", "aten.empty",
+    "aten.empty_like", "aten.empty_strided", "aten.expand", "aten.lift_fresh", "aten.permute",
+    "aten.select", "aten.slice", "aten.split", "aten.squeeze", "aten.t", "aten.transpose",
+    "aten.unbind", "aten.unsqueeze", "aten.view", "profiler._record_function_enter_new",
+    "profiler._record_function_exit",
+))
 """Views, memory without values, reads by Python."""
 
 

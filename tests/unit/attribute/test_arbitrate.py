@@ -1,4 +1,4 @@
-"""Arbitration: who is right when a witness disagrees.  Kernels are stood in for by a scripted op."""
+"""Arbitration: who is right when a witness disagrees.  A scripted op stands in for kernels."""
 
 from __future__ import annotations
 
@@ -33,9 +33,16 @@ class _Scripted(BoundCall):
 
 
 def _suspicion(witness: str = "replay", exceeds: str = "bits") -> Suspicion:
-    return Suspicion(witness=witness, relation="roll", output=0,
-                     wrong=np.asarray([False, True, False]), expected=RIGHT,
-                     limit=None, exceeds=exceeds, formula="a fact")
+    return Suspicion(
+        witness=witness,
+        relation="roll",
+        output=0,
+        wrong=np.asarray([False, True, False]),
+        expected=RIGHT,
+        limit=None,
+        exceeds=exceeds,
+        formula="a fact",
+    )
 
 
 def _rule(
@@ -48,12 +55,19 @@ def _rule(
     judge: Callable[[tuple[Tensor, ...]], list[Suspicion]] | None = None,
     recheck: bool = True,
 ) -> Ruling:
-    return arbitrate(Case(
-        call=_Scripted(itertools.cycle(repeats)), held=(WRONG,),
-        suspicion=suspicion or _suspicion(), deterministic=deterministic, replayable=True,
-        admitted=admitted,
-        recomputations=[(f"relation {i}", lambda t=t: (t,)) for i, t in enumerate(jury)],
-        judge=judge, recheck=lambda: recheck))
+    return arbitrate(
+        Case(
+            call=_Scripted(itertools.cycle(repeats)),
+            held=(WRONG,),
+            suspicion=suspicion or _suspicion(),
+            deterministic=deterministic,
+            replayable=True,
+            admitted=admitted,
+            recomputations=[(f"relation {i}", lambda t=t: (t,)) for i, t in enumerate(jury)],
+            judge=judge,
+            recheck=lambda: recheck,
+        )
+    )
 
 
 def test_two_agreeing_repeats_outvote_the_held_result() -> None:
@@ -75,8 +89,9 @@ def test_repeats_that_differ_from_each_other() -> None:
     assert ruling.verdict is Verdict.NONDETERMINISM
 
 
-@pytest.mark.parametrize(("exceeds", "verdict"), [
-    ("proof", Verdict.CORRUPTION), ("contract", Verdict.PRECISION)])
+@pytest.mark.parametrize(
+    ("exceeds", "verdict"), [("proof", Verdict.CORRUPTION), ("contract", Verdict.PRECISION)]
+)
 def test_a_bound_that_is_broken_again(exceeds: str, verdict: Verdict) -> None:
     ruling = _rule([WRONG], suspicion=_suspicion("reference", exceeds))
     assert ruling.verdict is verdict

@@ -15,18 +15,25 @@ CALL = BoundCall(form_of(torch.ops.aten.neg.default), (torch.arange(4.0),))
 
 
 def _votes(**wrong_of_three: int) -> list[Vote]:
-    return [Vote(place=p, method="identical call", identical=True,
-                 result="held" if i < n else "expected")
-            for p, n in wrong_of_three.items() for i in range(3)]
+    return [
+        Vote(
+            place=p, method="identical call", identical=True, result="held" if i < n else "expected"
+        )
+        for p, n in wrong_of_three.items()
+        for i in range(3)
+    ]
 
 
-@pytest.mark.parametrize(("votes", "cause"), [
-    (_votes(core0=3, core1=3), Cause.SOFTWARE),
-    (_votes(core0=3, core1=0), Cause.PERSISTENT_HARDWARE),
-    (_votes(core0=3), Cause.UNKNOWN),
-    (_votes(core0=2, core1=0), Cause.UNKNOWN),
-    ([], Cause.UNKNOWN),
-])
+@pytest.mark.parametrize(
+    ("votes", "cause"),
+    [
+        (_votes(core0=3, core1=3), Cause.SOFTWARE),
+        (_votes(core0=3, core1=0), Cause.PERSISTENT_HARDWARE),
+        (_votes(core0=3), Cause.UNKNOWN),
+        (_votes(core0=2, core1=0), Cause.UNKNOWN),
+        ([], Cause.UNKNOWN),
+    ],
+)
 def test_the_table_of_causes(votes: list[Vote], cause: Cause) -> None:
     assert places._decide(votes)[0] is cause
 

@@ -70,4 +70,5 @@ def test_storing_in_a_narrower_format_adds_its_rounding() -> None:
 
 def test_a_possibly_zero_denominator_has_no_bound() -> None:
     with np.errstate(all="ignore"):
-        assert float((exact(1.0) / Tracked(np.array(1e-9), np.array(1e-8), FLOAT32)).error) == np.inf
+        inverse = exact(1.0) / Tracked(np.array(1e-9), np.array(1e-8), FLOAT32)
+    assert float(inverse.error) == np.inf

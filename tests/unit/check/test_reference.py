@@ -15,7 +15,7 @@ from sdc_guard.ops import Reference, lookup
 aten = torch.ops.aten
 
 
-def _product(m: int = 40, k: int = 30, n: int = 20):  # noqa: ANN202
+def _product(m: int = 40, k: int = 30, n: int = 20):
     generator = torch.Generator().manual_seed(0)
     args = (torch.randn(m, k, generator=generator), torch.randn(k, n, generator=generator))
     call = BoundCall(form_of(aten.mm.default), args)
@@ -35,7 +35,9 @@ def test_full_reference_names_the_wrong_element() -> None:
     assert np.argwhere(found.wrong).tolist() == [[7, 11]]
 
 
-def test_sampled_reference_sees_a_wrong_column_in_any_window(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampled_reference_sees_a_wrong_column_in_any_window(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(reference, "REFERENCE_WORK", 6000)
     plan, call, held = _product()
     wrong = bits.snapshot(held[0])

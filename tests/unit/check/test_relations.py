@@ -10,7 +10,8 @@ import torch
 
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, form_of
-from sdc_guard.check.relations import Relation, assemble, compile_symmetry
+from sdc_guard.check.compiling import compile_symmetry
+from sdc_guard.check.relations import Relation, assemble
 from sdc_guard.ops import lookup
 from sdc_guard.ops._symmetry import (
     RERUN,
@@ -47,12 +48,17 @@ CASES: dict[str, tuple[Any, tuple[Any, ...], Symmetry]] = {
     "double": (aten.add.Tensor, (torch.tensor(1.5), 2), double()),
     "reverse": (aten._foreach_add.Scalar, ([_draw(3), _draw(4), _draw(5)], 1.0), reverse()),
     "rerun": (aten.sqrt.default, (_draw(6).abs(),), RERUN),
-    "custom": (aten.neg.default, (_draw(6, 2),),
-               Symmetry("flip", (Move("custom", function=_rolled_by_hand),))),
+    "custom": (
+        aten.neg.default,
+        (_draw(6, 2),),
+        Symmetry("flip", (Move("custom", function=_rolled_by_hand),)),
+    ),
 }
 
 
-def _compiled(name: str, num_parts: int = 2) -> tuple[BoundCall, tuple[torch.Tensor, ...], Relation]:
+def _compiled(
+    name: str, num_parts: int = 2
+) -> tuple[BoundCall, tuple[torch.Tensor, ...], Relation]:
     op, args, symmetry = CASES[name]
     form = form_of(op)
     call = BoundCall(form, form.bind(args, {}))
@@ -74,7 +80,7 @@ def test_passes_when_right_and_sees_each_flipped_element(name: str, visit: int) 
         for index in range(tensor.numel()):
             image = bits.snapshot(tensor)
             bits.raw(image).reshape(-1)[index] ^= 1
-            wrong = (*held[:output], image, *held[output + 1:])
+            wrong = (*held[:output], image, *held[output + 1 :])
             broken = [p for p in relation.run(call, wrong, visit) if not p.agrees()]
             assert {p.output for p in broken} == {output}, (name, output, index)
 

@@ -1,4 +1,4 @@
-"""``sdc-guard demo``: what goes where, which options reach the runs, and what the exit code says."""
+"""``sdc-guard demo``: what goes where, which options reach the runs, what the exit code says."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_story_goes_to_stdout_progress_to_stderr_and_a_page_to_the_folder(
     page = tmp_path / "new" / "demo.html"
     assert page.read_text().startswith("<!doctype html>")
     assert "THE CATCH" in result.stdout
-    assert f"page: {page}" in result.stdout
+    assert f"page      {page}" in result.stdout
     assert "held-out perplexity 9.000" in result.stderr
     assert "held-out perplexity 9.000" not in result.stdout
     assert seen == [Settings(out=tmp_path / "new")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import pytest
@@ -88,5 +89,5 @@ def test_a_narrow_matmul_format_is_warned_about(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_missing_triton_is_warned_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert doctor._triton().level == "WARN"

@@ -95,10 +95,11 @@ def group_that_raises(error: BaseException) -> LazyGroup:
     def fail() -> None:
         raise error
 
-    group = LazyGroup("g")
-    command = click.Command("c", callback=fail)
-    group.get_command = lambda ctx, name: command  # type: ignore[method-assign]
-    return group
+    class OneCommand(LazyGroup):
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+            return click.Command("c", callback=fail)
+
+    return OneCommand("g")
 
 
 @pytest.mark.parametrize(

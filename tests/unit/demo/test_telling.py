@@ -55,7 +55,8 @@ def test_a_run_that_the_fault_destroyed_counts_as_harmed() -> None:
 @pytest.mark.parametrize(
     "fact",
     [
-        "CORRUPTION in aten.sum.dim_IntList at step 41, backward of blocks.2.mlp.down (model.py:57)",
+        "CORRUPTION in aten.sum.dim_IntList at step 41",
+        "backward of blocks.2.mlp.down (model.py:57)",
         "cause:   software",
         "replay:  sdc-guard replay b.sdcz",
         "clean                   9.000",

@@ -1,4 +1,4 @@
-"""The scheduler: budgets are parsed strictly, held on average, and every site is visited in turn."""
+"""The scheduler: budgets parse strictly and hold on average; sites are visited in turn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class _Clock:
         return self.now_s
 
 
-def _simulate(budget: float, monkeypatch: pytest.MonkeyPatch) -> tuple[Scheduler, Counter[str], dict]:
+def _simulate(
+    budget: float, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Scheduler, Counter[str], dict]:
     clock = _Clock()
     monkeypatch.setattr(sampling, "time", clock)
     scheduler = Scheduler(budget, seed=1)

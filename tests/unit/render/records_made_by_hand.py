@@ -42,10 +42,11 @@ def finding(**changes: Any) -> Finding:
                   bound=Bound(kind="proof", limit=1.25e-5, formula="gamma_(n-1) sum|x|"))
     pattern = Pattern(num_wrong=3, num_elements=768, first=((17,), (19,), (21,)), box_low=(17,),
                       box_high=(21,), flat_stride=2)
-    votes = tuple(
-        Vote(place=place, method="identical call", identical=True, result="held")
-        for place in ("core 0", "core 1") for _ in range(3)
-    ) + (Vote(place="here", method="roll", identical=False, result="expected"),)
+    votes = (
+        *(Vote(place=place, method="identical call", identical=True, result="held")
+          for place in ("core 0", "core 1") for _ in range(3)),
+        Vote(place="here", method="roll", identical=False, result="expected"),
+    )
     made = Finding(
         verdict=Verdict.CORRUPTION, call=call, witness="replay", relation="roll d0", worst=worst,
         pattern=pattern,

@@ -23,7 +23,9 @@ def test_a_page_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path) -> 
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]
 
 
-def test_a_failed_write_leaves_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "page.html"
     write_page(path, "old")
 

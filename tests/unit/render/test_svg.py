@@ -68,7 +68,7 @@ def test_text_is_escaped_and_the_picture_is_well_formed() -> None:
     svg = str(line_chart([Series(HOSTILE, "clean", (1.0, 2.0), marks=(1,))], y_range=Range(0, 3),
                          title=HOSTILE, x_label=HOSTILE, y_label=HOSTILE))
     assert "<script>" not in svg
-    assert [t.text for t in ET.fromstring(svg).iter("title")][0] == HOSTILE
+    assert next(t.text for t in ET.fromstring(svg).iter("title")) == HOSTILE
 
 
 def test_an_empty_chart_is_a_picture_too() -> None:

@@ -1,0 +1,89 @@
+"""What a finding says: the call, the message, and the smallest call that still shows it."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard.attribute.arbitrate import Ruling
+from sdc_guard.attribute.describe import tensor_meta
+from sdc_guard.calls import BoundCall
+from sdc_guard.check.plan import Plan
+from sdc_guard.observe.mode import Watch
+from sdc_guard.observe.provenance import Origin
+from sdc_guard.ops._axes import narrow, narrow_call
+from sdc_guard.records import OpCall, Worst
+
+
+def reduced(
+    plan: Plan,
+    call: BoundCall,
+    held: tuple[Tensor, ...],
+    expected: tuple[Tensor | None, ...],
+    ruling: Ruling,
+) -> tuple[BoundCall, tuple[Tensor | None, ...], tuple[Tensor | None, ...]] | None:
+    """The call narrowed to the wrong elements along every axis that a reference may cut: of a large
+    product only the rows and columns needed."""
+    if not ruling.wrong.any():
+        return None
+    results: tuple[tuple[Tensor | None, ...], ...] = (held, expected)
+    for label in plan.spec.window:
+        labels = plan.axes.outputs[ruling.output]
+        if label not in labels:
+            continue
+        rows = np.argwhere(ruling.wrong)[:, labels.index(label)]
+        start, length = int(rows.min()), int(rows.max() - rows.min() + 1)
+        call = narrow_call(call, plan.axes, label, start, length)
+        results = tuple(
+            tuple(
+                None if t is None else narrow(t, plan.axes.outputs[i], label, start, length)
+                for i, t in enumerate(group)
+            )
+            for group in results
+        )
+    return call, results[0], results[1]
+
+
+def describe(
+    call: BoundCall, held: tuple[Tensor, ...], watch: Watch, plan: Plan, step: int, origin: Origin
+) -> OpCall:
+    """The call as a record: operands and results by their metadata, other arguments as text."""
+    names = call.form.argument_names
+    operands = tuple(
+        tensor_meta(names[p[0]] + (f"[{p[1]}]" if len(p) > 1 else ""), t) for p, t in call.tensors()
+    )
+    scalars = ", ".join(
+        f"{n}={v!r}"
+        for n, v in zip(names, call.args, strict=True)
+        if v is not None
+        and not isinstance(v, Tensor)
+        and not (isinstance(v, (list, tuple)) and any(isinstance(x, Tensor) for x in v))
+    )
+    return OpCall(
+        op=call.form.name,
+        call_index=watch.call_index,
+        step=step,
+        phase=origin.phase,
+        module=origin.module,
+        source=origin.source,
+        operands=operands,
+        outputs=tuple(tensor_meta(f"out[{i}]", t) for i, t in enumerate(held) if t is not None),
+        arguments=scalars[:500],
+        flops=plan.flops,
+        num_threads=torch.get_num_threads(),
+    )
+
+
+def message(ruling: Ruling, op_call: OpCall, worst: Worst | None) -> str:
+    """One line: verdict, op, place, how many elements, the worst one, and why."""
+    assert ruling.verdict is not None
+    head = f"{ruling.verdict.value} in {op_call.op} at {op_call.module} ({op_call.source})"
+    num_wrong = int(np.count_nonzero(ruling.wrong))
+    if worst is None:
+        return f"{head}: {ruling.reason}"
+    index = ", ".join(map(str, worst.index))
+    return (
+        f"{head}: {num_wrong} of {ruling.wrong.size} elements; [{index}] is "
+        f"{worst.got.repr}, expected {worst.expected.repr}: {ruling.reason}"
+    )
