@@ -36,18 +36,19 @@ class GateCalls:
 
     ``is_active_here``: does the guard watch this thread?  ``is_corrupt``: was a corrupt result
     found since the step began?  ``protects``: does the policy keep corrupt steps out?
-    ``wants_inside``: shall ops inside the optimizer be looked at this time?  ``closure_begins``:
-    the step will compute forward and backward itself.  ``entering`` and ``leaving``: the optimizer
-    runs, watched or not.  ``rejected``: told of a corrupt step: kept out ``before`` it ran, undone
-    after a fault ``inside``, or ``applied`` because it could not be undone; raises if so decided.
-    ``step_done``: told at the end of every step.  ``not_undoable``: told when no image fits.
+    ``wants_inside``: shall ops inside the optimizer be looked at this time?  ``step_begins``: told
+    first, and whether the step takes a closure, hence computes forward and backward itself.
+    ``entering`` and ``leaving``: the optimizer runs, watched or not.  ``rejected``: told of a
+    corrupt step: kept out ``before`` it ran, undone after a fault ``inside``, or ``applied``
+    because it could not be undone; raises if so decided.  ``step_done``: told at the end of every
+    step.  ``not_undoable``: told when no image fits.
     """
 
     is_active_here: Callable[[], bool]
     is_corrupt: Callable[[], bool]
     protects: Callable[[], bool]
     wants_inside: Callable[[], bool]
-    closure_begins: Callable[[], None]
+    step_begins: Callable[[Optimizer, bool], None]
     entering: Callable[[bool], None]
     leaving: Callable[[], None]
     rejected: Callable[[str], None]
@@ -142,8 +143,7 @@ class Gate:
             return
         self._give_up_step()
         takes_closure = any(callable(a) for a in (*args[1:], *kwargs.values()))
-        if takes_closure:
-            self._calls.closure_begins()
+        self._calls.step_begins(optimizer, takes_closure)
         protects = self._calls.protects()
         corrupt, watched = self._calls.is_corrupt(), self._calls.wants_inside()
         if protects:
@@ -189,7 +189,7 @@ class Gate:
         self._hidden = []
 
     def _take_image(self, optimizer: Optimizer) -> None:
-        """Add an image of the optimizer to those of this step; give all up where it does not fit."""
+        """Add an image of the optimizer to those of this step; give all up if it does not fit."""
         assert self._images is not None
         try:
             with torch._C._DisableTorchDispatch():

@@ -1,7 +1,7 @@
 """The guard: observes every operator call on this thread and decides what a finding does.
 
-``Guard`` is a context manager for any code; :func:`sdc_guard.wrap` puts one around a model for good.
-All numerical work is in the rooms below; here is the policy.
+``Guard`` is a context manager for any code; :func:`sdc_guard.wrap` puts one around a model for
+good.  All numerical work is in the rooms below; here is the policy.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 from weakref import WeakSet
 
 from torch import nn
@@ -286,7 +285,7 @@ class Guard:
             is_corrupt=lambda: bool(self._corrupt),
             protects=self._protects,
             wants_inside=self._wants_inside,
-            closure_begins=self._closure_begins,
+            step_begins=self._step_begins,
             entering=self._entering,
             leaving=self._leaving,
             rejected=self._rejected,
@@ -343,11 +342,15 @@ class Guard:
             self._provenance.forget_step()
         self._gate.begin_step()
 
-    def _closure_begins(self) -> None:
-        """A step with a closure begins here, unless forward ran before it."""
+    def _step_begins(self, optimizer: Optimizer, takes_closure: bool) -> None:
+        """A step whose forward was not seen begins here: it will run in the closure, or it ran
+        unwatched (then this optimizer has stepped since the last one that was seen)."""
         if self._mode.on_new_step is not None:
-            self._mode.on_new_step = None
-            self._new_step()
+            if takes_closure:
+                self._mode.on_new_step = None
+                self._new_step()
+            elif optimizer in self._stepped:
+                self._corrupt = []
 
     def _step_done(self, optimizer: Optimizer) -> None:
         self._pipeline.step += 1
@@ -367,6 +370,8 @@ class Guard:
             install(self._mode)
         else:
             remove(self._mode)
+            if ranks.world_size() > 1:  # another rank may find the step corrupt
+                self._gate.begin_step()
 
     def _report_unseen(self, optimizer: Optimizer) -> None:
         """Say it when an optimizer steps and no forward, or no backward, was seen since its last
@@ -374,7 +379,8 @@ class Guard:
         mode, again = self._mode, not self._in_step and (
             not self._is_over or optimizer in self._stepped)
         ran_compiled = self._compiled.num_regions != self._num_regions
-        part = "forward" if again else "backward" if self._in_step and not mode.num_backward_ops else ""
+        alone = self._in_step and not mode.num_backward_ops
+        part = "forward" if again else "backward" if alone else ""
         if part and self._watching and not ran_compiled:
             self.note_gap(
                 f"a step's {part} was not seen: it ran on another thread, which is watched only "

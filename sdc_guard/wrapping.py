@@ -1,8 +1,8 @@
 """``wrap`` and ``unwrap``: a guard around a model, and nothing left behind.
 
 The model's class, ``state_dict``, hooks and attributes stay as they are: the guard sits on the
-thread's mode stack, and ``model.sdc_guard`` is a property of ``nn.Module`` that looks the model up in
-a weak table (None for a module that is not wrapped, a copy among them).  So ``copy.deepcopy``,
+thread's mode stack, and ``model.sdc_guard`` is a property of ``nn.Module`` that looks the model up
+in a weak table (None for a module that is not wrapped, a copy among them).  So ``copy.deepcopy``,
 ``pickle`` and ``torch.save`` of the model see the model alone.
 """
 
@@ -64,8 +64,8 @@ def wrap(
     if model in _guards:
         raise UsageError("this model is wrapped already; call sdc_guard.unwrap(model) first")
     if active_guard() is not None:
-        raise UsageError("another guard is active on this thread; unwrap its model first, or wrap a "
-                         "module that holds both models")
+        raise UsageError("another guard is active on this thread; unwrap its model first, or wrap "
+                         "a module that holds both models")
     guard = Guard(model=model, optimizer=optimizer, budget=budget, on_finding=on_finding, out=out,
                   **options)
     if not _guards:

@@ -173,8 +173,9 @@ def backward_limits(
     grad_out: Array,
     scale: float,
     k: Machine,
-) -> tuple[Limits, Limits, Limits]:
-    """Limits of ``dq``, ``dk`` and ``dv``, before they are stored.
+) -> tuple[tuple[Limits, Array], ...]:
+    """Limits of ``dq``, ``dk`` and ``dv`` before they are stored, each with the largest intermediate
+    behind an element: a half format keeps dS and partial sums in itself.
 
     Args:
         p: ``P``, 0 where masked, [..., M, N].
@@ -210,12 +211,18 @@ def backward_limits(
     for proof, phi in ((True, k.proof_phi()), (False, k.contract_phi())):
         for name, (one, two, size) in products.items():
             terms, blocks = sizes[name]
-            added = (terms if proof else blocks) * k.v
-            order = gamma(terms + 4, k.u) + k.inputs + added
+            roundings = terms if proof else blocks
+            order = gamma(terms + 4, k.u) + k.inputs + roundings * k.v
             found[name].append(c * ((one + phi * two) * (1 + order) + order * size)
-                               + 2 * (1 + c) * terms * k.eta)
-        added = (num_queries if proof else query_blocks) * k.v
-        order = gamma(num_queries + 4, k.u) + k.inputs + added
+                               + 2 * (1 + c) * terms * k.eta + roundings * k.eta_v)
+        roundings = num_queries if proof else query_blocks
+        order = gamma(num_queries + 4, k.u) + k.inputs + roundings * k.v
         found["v"].append((grown * (1 + phi) + plain * (phi + k.v)) * (1 + order)
-                          + order * plain + flushed + 2 * num_queries * k.eta)
-    return Limits(*found["q"]), Limits(*found["k"]), Limits(*found["v"])
+                          + order * plain + flushed + 2 * num_queries * k.eta
+                          + roundings * k.eta_v)
+    inner = abs_ds.max((-2, -1), keepdims=True)
+    return (
+        (Limits(*found["q"]), np.maximum(c * products["q"][2], inner)),
+        (Limits(*found["k"]), np.maximum(c * products["k"][2], inner)),
+        (Limits(*found["v"]), plain),
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import Any
 
 from sdc_guard.demo.data import NUM_BYTE_VALUES
@@ -24,6 +25,7 @@ def as_text(report: DemoReport) -> str:
     lines = [
         "THE CATCH",
         render_finding(first) if first is not None else "nothing was caught",
+        *(f"  and with the broken kernel: {command}" for command in broken_replay(report)),
         "",
         f"HELD-OUT PERPLEXITY PER BYTE (1 is perfect, {NUM_BYTE_VALUES} is guessing)",
         *(_perplexity_line(run, report) for run in report.runs),
@@ -55,6 +57,16 @@ def fault_line(report: DemoReport) -> str:
     return (f"{report.faulty_op} was replaced by a kernel that, for about 1 call in "
             f"{report.rarity}, decided by the data, loses an offset and sums the first {TILE} "
             "elements again and again. It raises no error.")
+
+
+def broken_replay(report: DemoReport) -> list[str]:
+    """The command that repeats the catch where the broken kernel is installed; none without a
+    bundle.  A plain replay runs in a process of its own, whose kernel is sound."""
+    catch = report.catch
+    if catch is None or not catch.evidence.bundle:
+        return []
+    bundle = shlex.quote(catch.evidence.bundle)
+    return [f"sdc-guard replay --import sdc_guard.demo.broken_sum {bundle}"]
 
 
 def budget_text(budget: float | str) -> str:
@@ -101,6 +113,7 @@ def as_page(report: DemoReport) -> str:
         ),
         legend=list(zip(report.runs, STYLES, strict=True)),
         outside=_outside(series, y_range),
+        broken_replay=broken_replay(report),
         smoothing=SMOOTHING_STEPS,
         coverage_lines=coverage_lines(report.guard.coverage),
     )

@@ -55,8 +55,8 @@ def fused_work(graph: str) -> tuple[int, int]:
 
 
 class CompiledRegions:
-    """Counts executions of Inductor graphs between :meth:`open` and :meth:`close`; calls ``before_run``
-    before each."""
+    """Counts executions of Inductor graphs between :meth:`open` and :meth:`close`; calls
+    ``before_run`` before each."""
 
     def __init__(self, before_run: Callable[[], None]) -> None:
         self._before_run = before_run

@@ -88,8 +88,8 @@ class Provenance:
             places.clear()
 
     def note_nodes(self) -> None:
-        """Leave this op call's place under the number of the autograd node that was made for it, and
-        of those made since the last note (views, custom functions); cheap if there is none."""
+        """Leave this op call's place under the number of the autograd node that was made for it,
+        and of those made since the last note (views, custom functions); cheap if there is none."""
         nodes, next_nr = self._nodes, torch._C._autograd._get_sequence_nr()
         if next_nr == nodes.next_nr:
             return

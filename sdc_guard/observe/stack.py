@@ -1,7 +1,8 @@
 """The thread's stack of dispatch modes, with the guard's mode at the bottom.
 
-A mode that is pushed and left on the thread covers backward, both kinds of activation checkpointing,
-``vmap`` and export.  At the *bottom* it lies below every mode of the user, entered before or after:
+A mode that is pushed and left on the thread covers backward, both kinds of activation
+checkpointing, ``vmap`` and export.  At the *bottom* it lies below every mode of the user, entered
+before or after:
 ``with`` blocks of the user pop their own mode and never ours, a user's counter never sees our
 replays, and we see the operators that really run.
 """

@@ -17,7 +17,7 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, flatten
 from sdc_guard.ops._axes import FIXED, Axes
-from sdc_guard.ops._pointwise import BODY_MULTIPLE, share_ends
+from sdc_guard.ops._places import BODY_MULTIPLE, share_ends
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values, overloads_of
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, reverse
 

@@ -21,16 +21,8 @@ from torch import Tensor
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, is_covered_float
-from sdc_guard.ops._pointwise import (
-    Array,
-    compute_format,
-    operand,
-    pointwise,
-    pointwise_symmetries,
-)
+from sdc_guard.ops._pointwise import Array, compute_format, operand, pointwise
 from sdc_guard.ops._registry import HostCall
-
-__all__ = ["compute_format", "pointwise", "pointwise_symmetries"]
 
 aten = torch.ops.aten
 

@@ -18,7 +18,8 @@ from sdc_guard.bounds.casts import nearest
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import broadcast_axes
-from sdc_guard.ops._pointwise import Array, operand_dtype, pointwise, pointwise_symmetries
+from sdc_guard.ops._places import pointwise_symmetries
+from sdc_guard.ops._pointwise import Array, operand_dtype, pointwise
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, INTEGERS, pointwise_samples
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry

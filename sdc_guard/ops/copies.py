@@ -18,7 +18,7 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.ops._axes import FIXED, Axes, broadcast_axes
 from sdc_guard.ops._casts import cast_reference, moved_bits
-from sdc_guard.ops._pointwise import odd_in, pointwise_symmetries
+from sdc_guard.ops._places import odd_in, pointwise_symmetries
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, INTEGERS, LAYOUTS, SampleList, draw_values
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry, split

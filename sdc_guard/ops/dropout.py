@@ -23,7 +23,8 @@ from sdc_guard.bounds.casts import nearest, same_values
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, Format, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, broadcast_axes
-from sdc_guard.ops._pointwise import Array, compute_format, pointwise_symmetries
+from sdc_guard.ops._places import pointwise_symmetries
+from sdc_guard.ops._pointwise import Array, compute_format
 from sdc_guard.ops._registry import (
     HostCall,
     InvariantFn,

@@ -20,7 +20,8 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, broadcast_axes
 from sdc_guard.ops._casts import cast_reference
-from sdc_guard.ops._pointwise import chain, pointwise_symmetries, stored_reference
+from sdc_guard.ops._places import pointwise_symmetries
+from sdc_guard.ops._pointwise import chain, stored_reference
 from sdc_guard.ops._registry import HostCall, Reference, SamplesFn, checked
 from sdc_guard.ops._samples import FLOATS, LAYOUTS, SampleList, draw_values
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN

@@ -14,7 +14,7 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.ops._axes import FIXED, Axes, Labels
 from sdc_guard.ops._casts import cast_reference, moved_bits
-from sdc_guard.ops._pointwise import odd_in
+from sdc_guard.ops._places import odd_in
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import SampleList, draw_values
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, roll, split

@@ -54,12 +54,15 @@ def affine_reference(
     """``beta C0 + alpha A B`` with its bound before the final rounding and the sum of the sizes.
 
     The factors and the two products are four more roundings, the addition a fifth; the addend
-    may be the first term of the sum.  ``beta = 0`` ignores C0, NaN included.
+    may be the first term of the sum.  ``beta = 0`` ignores C0, NaN included; with ``alpha = 0``
+    BLAS may ignore a product that is not finite, so there the size is infinite: not judged.
     """
     alpha, beta = float(call.get("alpha", 1)), float(call.get("beta", 1))
     product, error, abs_product = product_reference(call, a_MK, b_KN)
     start = beta * addend if beta else np.zeros(())
     size = abs(alpha) * abs_product + np.abs(start)
+    if not alpha:
+        size = np.where(np.isfinite(abs_product), size, np.inf)
     expected = start + alpha * product
     acc = accumulator_of(call[operand_names(call.call)[1]].dtype)
     k = a_MK.shape[-1]

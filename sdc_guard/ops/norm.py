@@ -32,7 +32,7 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.formats import accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._lists import list_axes
-from sdc_guard.ops._pointwise import GRAIN_SIZE
+from sdc_guard.ops._places import GRAIN_SIZE
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, reverse, roll, split

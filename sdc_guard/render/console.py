@@ -42,7 +42,7 @@ def headline(finding: Finding) -> str:
 
 
 def short_source(source: str) -> str:
-    """``model.py:57`` for ``/home/me/project/model.py:57``; ``unknown`` for an empty source."""
+    """``model.py:57`` for ``/project/model.py:57``; ``unknown`` for an empty source."""
     return source.rpartition("/")[2] or "unknown"
 
 

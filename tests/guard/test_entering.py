@@ -1,4 +1,4 @@
-"""Arguments that no run can have, and guards that are entered twice, inside each other, or again."""
+"""Arguments that no run can have; guards entered twice, inside each other, or again."""
 
 from __future__ import annotations
 

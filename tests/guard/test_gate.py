@@ -286,6 +286,43 @@ def test_without_protection_a_clean_run_takes_no_images(monkeypatch: pytest.Monk
     assert not taken
 
 
+def test_a_step_after_a_corrupt_one_that_is_not_watched_is_applied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Under a small budget whole steps are left out; nothing is known about those."""
+    run = Run()
+    guard = wrapped(run)
+    run.step(0)
+    monkeypatch.setattr(guard._scheduler, "draw_duty", lambda: False)
+    before = run.state()
+    with hit(flip(*FORWARD)):
+        run.step(1)
+    assert run.state() == before
+    run.step(2)
+    run.step(3)
+    assert run.state() == plain_state((0, 2, 3))
+    assert guard.coverage.steps_skipped == 1
+    assert "3 of 4 steps were not watched, to keep the budget" in guard.coverage.gaps
+
+
+# Torch's own compiler uses torch.jit.script_method while it is imported.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method.*:DeprecationWarning")
+def test_buffers_that_compiled_code_writes_come_back() -> None:
+    run, plain = Run(), Run()
+    for each in (run, plain):
+        each.model.forward = torch.compile(each.model.forward)
+        each.step(0)
+    wrapped(run)
+    before = run.state()
+    with hit(flip(aten._log_softmax_backward_data.default)):
+        run.step(1)
+    assert run.state() == before
+    assert any("compiled regions" in gap for gap in run.model.sdc_guard.coverage.gaps)
+    for each in (run, plain):
+        each.step(2)
+    assert run.state() == plain.state()
+
+
 class Wrapper(torch.optim.Optimizer):
     """An optimizer around another one, as SAM and Lookahead are."""
 

@@ -34,8 +34,11 @@ def forms(name: str) -> list[dict[str, bool]]:
     return found
 
 
-CASES = [pytest.param(name, form, id=f"{name}-{next(iter(form), 'plain')}"
-                      if not form.get("foreach", True) is False else f"{name}-single")
+def label(form: dict[str, bool]) -> str:
+    return "single" if form == {"foreach": False} else next(iter(form), "plain")
+
+
+CASES = [pytest.param(name, form, id=f"{name}-{label(form)}")
          for name in OPTIMIZERS for form in forms(name)]
 
 
@@ -105,7 +108,8 @@ def declared_gate(run: Run, corrupt: list[bool], told: list[str]) -> Gate:
     """A gate that is told by hand when a step was corrupt."""
     return Gate(GateCalls(
         is_active_here=lambda: True, is_corrupt=lambda: corrupt[0], protects=lambda: True,
-        wants_inside=lambda: True, closure_begins=lambda: None, entering=lambda watched: None,
+        wants_inside=lambda: True, step_begins=lambda optimizer, closure: None,
+        entering=lambda watched: None,
         leaving=lambda: None, rejected=told.append, step_done=lambda optimizer: None,
         not_undoable=lambda num_bytes: told.append("too large"),
         on_error=lambda where, error: told.append(f"{where}: {error}"),

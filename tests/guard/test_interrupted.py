@@ -51,11 +51,16 @@ def run_script(body: str, out: Path) -> subprocess.CompletedProcess[str]:
 def test_an_exception_inside_a_guard_is_written_and_passed_on(tmp_path: Path) -> None:
     run, plain = Run(), Run()
     guard = sdc_guard.Guard(budget="all", on_finding="skip", model=run.model, out=tmp_path)
-    with pytest.raises(ZeroDivisionError), guard:
-        run.step(0)
-        run.optimizer.zero_grad()
-        run.backward(1)
-        1 / 0  # noqa: B018
+
+    def loop() -> None:
+        with guard:
+            run.step(0)
+            run.optimizer.zero_grad()
+            run.backward(1)
+            raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError):
+        loop()
     assert _get_current_dispatch_mode_stack() == []
     events = list(read_events(tmp_path / "events.rank0.jsonl"))
     (event,) = [e for e in events if e["kind"] == "exception"]
@@ -161,9 +166,14 @@ def test_ctrl_c_inside_a_check_leaves_training_as_it_was() -> None:
         original(*arguments)
 
     guard._mode._check = interrupted
-    with pytest.raises(KeyboardInterrupt), guard:
-        run.step(0)
-        run.step(1)
+
+    def loop() -> None:
+        with guard:
+            run.step(0)
+            run.step(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
     guard._mode._check = original
     assert _get_current_dispatch_mode_stack() == []
     plain.step(0)

@@ -71,9 +71,9 @@ def test_inference_mode_is_taken_apart_and_checked(name: str) -> None:
 
 def test_a_fault_in_inference_mode_is_found() -> None:
     layer = nn.Linear(5, 4)
-    with torch.inference_mode(), sdc_guard.Guard(budget="all") as guard:
-        with hit(flip_in_kernel(aten.addmm.default)):
-            layer(numbers(3, 5))
+    with (torch.inference_mode(), sdc_guard.Guard(budget="all") as guard,
+          hit(flip_in_kernel(aten.addmm.default))):
+        layer(numbers(3, 5))
     assert [f.op for f in guard.findings] == ["aten.addmm.default"]
 
 

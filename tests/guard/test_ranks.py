@@ -4,8 +4,11 @@ training is that of an unguarded run, bit for bit."""
 from __future__ import annotations
 
 import datetime
+import multiprocessing
 import os
-from collections.abc import Callable
+import queue
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
-from torch.multiprocessing.spawn import ProcessRaisedException, spawn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 import sdc_guard
+from sdc_guard import wrapping
 from sdc_guard.errors import CorruptionDetected
 from tests.fidelity.models import bits_of
 from tests.guard.training import flip, hit
@@ -31,6 +34,8 @@ aten = torch.ops.aten
 NUM_RANKS = 2
 NUM_STEPS = 50
 WIDTH = 8
+NOT_CHECKED = ("c10d.", "fsdp.", "aten.native_batch_norm")
+"""Collectives, what prepares their payloads, and an op that has no file."""
 PLACES = {"forward": (aten.addmm.default, 1), "backward": (aten.mm.default, 1),
           "optimizer": (aten.addcdiv_.default, 2)}
 
@@ -74,9 +79,14 @@ class Setup:
         self.optimizer.step()
 
     def state(self) -> Any:
-        """Bits of this rank's shards, of its buffers, and of its optimizer's state."""
+        """Bits of this rank's shards, of its buffers, and of its optimizer's state.
+
+        DDP overwrites the buffers of rank 1 by those of rank 0 at the start of each forward.
+        """
+        overwritten = self.rank > 0 and isinstance(self.runner, DistributedDataParallel)
         return bits_of([
-            [_local(t) for t in (*self.model.parameters(), *self.model.buffers())],
+            [_local(t) for t in self.model.parameters()],
+            [] if overwritten else [_local(t) for t in self.model.buffers()],
             [{k: _local(v) for k, v in s.items()} for s in self.optimizer.state.values()]])
 
     def whole(self) -> Any:
@@ -89,22 +99,82 @@ def _local(value: Any) -> Any:
     return value.to_local() if hasattr(value, "to_local") else value
 
 
-def _rank_main(rank: int, file: str, body: str, kind: str, arguments: tuple[Any, ...]) -> None:
+def _rank_main(rank: int, file: str, jobs: Any, answers: Any) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank,
                             world_size=NUM_RANKS, timeout=datetime.timedelta(seconds=60))
-    try:
-        globals()[body](Setup(kind, rank), *arguments)
-        dist.barrier()
-    finally:
-        dist.destroy_process_group()
+    while (job := jobs.get()) is not None:
+        body, kind, arguments = job
+        try:
+            globals()[body](Setup(kind, rank), *arguments)
+            for model in list(wrapping._guards):
+                sdc_guard.unwrap(model)
+            dist.barrier()
+            answers.put((rank, ""))
+        except BaseException:
+            answers.put((rank, traceback.format_exc()))
+            return
+    dist.destroy_process_group()
 
 
-def run_ranks(tmp_path: Path, body: Callable[..., None], kind: str, *arguments: Any) -> None:
-    """Run ``body(setup, *arguments)`` on every rank; a rank that hangs ends in gloo's timeout."""
-    spawn(_rank_main, (str(tmp_path / "rendezvous"), body.__name__, kind, arguments),
-          nprocs=NUM_RANKS)
+class Ranks:
+    """Two processes that stay for the tests of this file, since each takes seconds to start.
+
+    A job that fails on a rank leaves the ranks out of step: they end, and new ones are started.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._num_starts = 0
+        self._processes: list[Any] = []
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._num_starts += 1
+        self._answers = context.Queue()
+        self._jobs = [context.Queue() for _ in range(NUM_RANKS)]
+        self._processes = [
+            context.Process(target=_rank_main, daemon=True, args=(
+                rank, str(self._folder / f"rendezvous{self._num_starts}"), jobs, self._answers))
+            for rank, jobs in enumerate(self._jobs)]
+        for process in self._processes:
+            process.start()
+
+    def run(self, body: Callable[..., None], kind: str, *arguments: Any) -> None:
+        """``body(setup, *arguments)`` on every rank; a rank that hangs fails after a while."""
+        if not self._processes:
+            self._start()
+        for jobs in self._jobs:
+            jobs.put((body.__name__, kind, arguments))
+        failures = []
+        for _ in range(NUM_RANKS):
+            try:
+                rank, text = self._answers.get(timeout=100)
+            except queue.Empty:
+                rank, text = "?", "a rank does not answer: it hangs, or it died"
+            if text:
+                failures.append(f"rank {rank}: {text}")
+                break
+        if failures:
+            self.stop(killed=True)
+            raise AssertionError("\n".join(failures))
+
+    def stop(self, killed: bool = False) -> None:
+        for rank, process in enumerate(self._processes):
+            if killed:
+                process.kill()
+            self._jobs[rank].put(None)
+        for process in self._processes:
+            process.join(30)
+        self._processes = []
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ranks]:
+    pool = Ranks(tmp_path_factory.mktemp("ranks"))
+    yield pool
+    pool.stop()
 
 
 def agreed(value: Any) -> bool:
@@ -157,15 +227,16 @@ def kind_of(setup: Setup) -> str:
 
 @pytest.mark.parametrize("policy", ["skip", "raise"])
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_both_ranks_answer_a_fault_on_one(tmp_path: Path, kind: str, policy: str) -> None:
-    run_ranks(tmp_path, fault_on_one_rank, kind, policy)
+def test_both_ranks_answer_a_fault_on_one(ranks: Ranks, kind: str, policy: str) -> None:
+    ranks.run(fault_on_one_rank, kind, policy)
 
 
 def clean_training(setup: Setup) -> None:
     plain = Setup(kind_of(setup), setup.rank)
     for i in range(NUM_STEPS):
         plain.step(i)
-    for budget, floor in (("all", 0.8), (0.02, 0.0)):
+    floor = {"ddp": 0.8, "fsdp": 0.5}[kind_of(setup)]
+    for budget in ("all", 0.02):
         guarded = Setup(kind_of(setup), setup.rank)
         sdc_guard.wrap(guarded.model, budget=budget, on_finding="skip")
         for i in range(NUM_STEPS):
@@ -183,7 +254,9 @@ def clean_training(setup: Setup) -> None:
             assert [op.calls for op in compute] == [
                 2 * NUM_STEPS, 3 * NUM_STEPS, NUM_STEPS, 6 * NUM_STEPS]
             assert all(op.calls_checked == op.calls for op in compute)
-            assert coverage.call_share > floor, by_name
+            missed = {name for name, op in by_name.items() if op.not_tested}
+            assert all(name.startswith(NOT_CHECKED) for name in missed), missed
+            assert coverage.call_share > floor
         assert coverage.calls_checked > 0
         assert guarded.state() == plain.state()
         assert not any("not seen" in gap for gap in coverage.gaps)
@@ -192,8 +265,8 @@ def clean_training(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])
-def test_without_a_fault_training_is_that_of_an_unguarded_run(tmp_path: Path, kind: str) -> None:
-    run_ranks(tmp_path, clean_training, kind)
+def test_without_a_fault_training_is_that_of_an_unguarded_run(ranks: Ranks, kind: str) -> None:
+    ranks.run(clean_training, kind)
 
 
 def wrapped_before_sharding(setup: Setup) -> None:
@@ -212,14 +285,14 @@ def wrapped_before_sharding(setup: Setup) -> None:
     assert setup.state() == before
 
 
-def test_a_model_that_is_sharded_after_wrap_is_guarded(tmp_path: Path) -> None:
-    run_ranks(tmp_path, wrapped_before_sharding, "ddp")
+def test_a_model_that_is_sharded_after_wrap_is_guarded(ranks: Ranks) -> None:
+    ranks.run(wrapped_before_sharding, "ddp")
 
 
 def image_on_one_rank_only(setup: Setup) -> None:
     """Rank 0 has no memory for an image: then no rank undoes, all say so, and all stay equal."""
     sdc_guard.wrap(setup.model, budget="all", on_finding="skip",
-                   memory_budget=1500 if setup.rank == 0 else 1 << 20)
+                   memory_budget=1000 if setup.rank == 0 else 1 << 20)
     guard = setup.model.sdc_guard
     setup.step(0)
     setup.backward(1)
@@ -234,14 +307,14 @@ def image_on_one_rank_only(setup: Setup) -> None:
     assert any("cannot be undone" in gap for gap in guard.coverage.gaps) == (setup.rank == 0)
 
 
-def test_ranks_undo_together_or_not_at_all(tmp_path: Path) -> None:
-    run_ranks(tmp_path, image_on_one_rank_only, "ddp")
+def test_ranks_undo_together_or_not_at_all(ranks: Ranks) -> None:
+    ranks.run(image_on_one_rank_only, "ddp")
 
 
 def fails(setup: Setup) -> None:
     assert setup.rank == 0, "planted"
 
 
-def test_a_failure_on_a_rank_fails_the_test(tmp_path: Path) -> None:
-    with pytest.raises(ProcessRaisedException, match="planted"):
-        run_ranks(tmp_path, fails, "ddp")
+def test_a_failure_on_a_rank_fails_the_test(ranks: Ranks) -> None:
+    with pytest.raises(AssertionError, match=r"rank 1: (?s:.*)planted"):
+        ranks.run(fails, "ddp")

@@ -36,8 +36,9 @@ FREE = frozenset((
 
 BOUND_TO_OTHERS = {
     "aten.native_layer_norm_backward": {"input"},
-    "aten.embedding_dense_backward": set(),
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward": {"query", "key", "value"},
 }
+"""Operands from which another operand of the same call was computed."""
 
 LOW_PRECISION_SUMS = frozenset(
     {"aten.embedding_dense_backward", "aten.native_layer_norm_backward"}
@@ -91,7 +92,7 @@ def changed_call(call: BoundCall, kind: str, generator: torch.Generator, packet:
     if change is None:
         return call
     names = call.form.argument_names
-    bound = BOUND_TO_OTHERS.get(packet, set())
+    bound: set[str] = BOUND_TO_OTHERS.get(packet, set())
 
     def changed(path: tuple[int, ...], t: torch.Tensor) -> torch.Tensor:
         name = names[path[0]]

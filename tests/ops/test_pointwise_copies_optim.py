@@ -16,7 +16,7 @@ from sdc_guard.check.plan import make_plan
 from sdc_guard.check.reference import full_reference
 from sdc_guard.inject.override import KernelOverride
 from sdc_guard.ops import lookup
-from sdc_guard.ops._pointwise import IN_SHARES, keeps_tails, share_ends
+from sdc_guard.ops._places import IN_SHARES, keeps_tails, share_ends
 from sdc_guard.records import Suspicion
 
 aten = torch.ops.aten

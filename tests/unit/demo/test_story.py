@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +16,11 @@ import torch
 from sdc_guard.demo.fault import FAULTY_OP, FaultySum, faulty_sum
 from sdc_guard.demo.report import CLEAN, GUARDED, UNGUARDED, DemoReport
 from sdc_guard.demo.story import RUN_NAMES, Settings, run_demo
+from sdc_guard.demo.telling import broken_replay
 from sdc_guard.errors import UsageError
 from sdc_guard.guard import active_guard
 from sdc_guard.records import Cause, Verdict
+from tests.meta.tree import ROOT
 
 TINY = Settings(config="tiny", num_steps=24, num_windows=16, budget="all")
 NEVER = 10**9
@@ -107,6 +113,26 @@ def test_the_fault_is_gone_even_if_the_watcher_fails(tmp_path: Path) -> None:
         wrong = x.sum(dim=0)
     assert not torch.equal(x.sum(dim=0), wrong)
     assert active_guard() is None
+
+
+def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from sdc_guard.cli.main import main; main()", "replay", *arguments],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])},
+        capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_catch_is_replayed_wrong_with_the_broken_kernel_and_not_without(
+    tmp_path: Path,
+) -> None:
+    report, _ = tell(replace(TINY, num_steps=60), tmp_path)
+    catch = report.catch
+    assert catch is not None
+    (command,) = broken_replay(report)
+    broken = replay(*shlex.split(command)[2:])
+    assert broken.returncode == 1, broken.stdout + broken.stderr
+    sound = replay(*shlex.split(catch.evidence.replay_command)[2:])
+    assert sound.returncode in (0, 3), sound.stdout + sound.stderr
 
 
 @pytest.mark.parametrize(

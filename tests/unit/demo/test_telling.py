@@ -59,6 +59,7 @@ def test_a_run_that_the_fault_destroyed_counts_as_harmed() -> None:
         "backward of blocks.2.mlp.down (model.py:57)",
         "cause:   software",
         "replay:  sdc-guard replay b.sdcz",
+        "and with the broken kernel: sdc-guard replay --import sdc_guard.demo.broken_sum b.sdcz",
         "clean                   9.000",
         "faulty, unguarded      12.000   +33.3% against clean",
         "faulty, guarded         9.200   +2.2% against clean",

@@ -34,7 +34,7 @@ def finding(**changes: Any) -> Finding:
     meta = TensorMeta(name="self", dtype="float32", shape=(1024, 768), stride=(768, 1),
                       storage_offset=0, device="cpu", alignment_bytes=0)
     call = OpCall(op="aten.sum.dim_IntList", call_index=7, step=41, phase="backward",
-                  module="blocks.2.mlp.down", source="/home/me/project/model.py:57",
+                  module="blocks.2.mlp.down", source="/project/model.py:57",
                   operands=(meta,), outputs=(meta,), arguments="dim=[0]", flops=786432,
                   num_threads=2)
     worst = Worst(output=0, index=(17,), got=value(3.1415927), expected=value(2.5, "0x40200000"),
