@@ -24,7 +24,7 @@ from sdc_guard.attribute.places import find_cause, unattributed
 from sdc_guard.bits import wrong_mask
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.plan import Plan, make_plan
-from sdc_guard.check.reference import checksum, full_reference, sampled_reference
+from sdc_guard.check.reference import REFERENCE_WORK, checksum, full_reference, sampled_reference
 from sdc_guard.check.relations import Piece, Relation, assemble
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.eventlog import EventLog
@@ -189,12 +189,13 @@ class Pipeline:
     ) -> tuple[str, Suspicion | None, Relation | None]:
         if plan.spec.reference is None or "reference" in self.dead_witnesses:
             return "", None, None
-        always = plan.stays_in_place and max(plan.flops, plan.elements) <= CHEAP_REFERENCE_WORK
+        always = plan.stays_in_place and plan.reference_work <= CHEAP_REFERENCE_WORK
         if not always and not self.scheduler.wants_reference(watch.tally, plan.referenced):
             return "", None, None
         started_s = time.perf_counter()
         plan.referenced += 1
-        witness, found = sampled_reference(plan, call, held, self.scheduler.generator)
+        work = REFERENCE_WORK if self.scheduler.budget == "all" else CHEAP_REFERENCE_WORK
+        witness, found = sampled_reference(plan, call, held, self.scheduler.generator, work)
         if not found and witness == "sample" and "checksum" not in self.dead_witnesses:
             found = checksum(plan, call, held)
             if plan.spec.checksum is not None:
@@ -249,7 +250,8 @@ class Pipeline:
         jury: list[tuple[str, Callable[[], Results]]] = []
         for visit in (plan.visits + 1, plan.visits + 2):
             for other in dict.fromkeys(plan.relations):
-                if other.refused or (other is relation and visit == plan.visits):
+                is_repeat = other is relation or visit > plan.visits + 1
+                if other.refused or (is_repeat and not other.symmetry.varies):
                     continue
                 jury.append((f"{other.name} #{visit}", _recomputation(other, call, held, visit)))
 
@@ -305,7 +307,7 @@ class Pipeline:
             ruling.expected,
             ruling.limit,
             ruling.formula,
-            suspicion.exceeds,
+            ruling.exceeds,
         )
         return Finding(
             verdict=ruling.verdict,

@@ -69,6 +69,7 @@ class Ruling:
     expected: Tensor | NDArray[Any] | None
     limit: NDArray[Any] | None = None
     formula: str = ""
+    exceeds: str = "bits"
     held_is_wrong: bool = True
     repeatable: bool = False
     refuse: bool = False
@@ -87,6 +88,7 @@ def arbitrate(case: Case) -> Ruling:
         suspicion.expected,
         suspicion.limit,
         suspicion.formula,
+        suspicion.exceeds,
     )
     if not case.replayable:
         return _broken_fact(case, ruling)
@@ -163,7 +165,7 @@ def _exceeds_proof(case: Case, ruling: Ruling, results: tuple[Tensor, ...]) -> b
     if broken:
         worst = next((s for s in broken if s.output == ruling.output), broken[0])
         ruling.output, ruling.wrong = worst.output, worst.wrong
-        ruling.limit, ruling.formula = worst.limit, worst.formula
+        ruling.limit, ruling.formula, ruling.exceeds = worst.limit, worst.formula, "proof"
         ruling.expected = worst.expected
     ruling.votes.append(
         Vote(
@@ -202,25 +204,44 @@ def _repeatable(case: Case, ruling: Ruling) -> Ruling:
 
 
 def _poll(case: Case, ruling: Ruling) -> None:
-    """Record how every relation votes on the wrong elements, and take the value on which two of
-    them agree as the expected one: it has the dtype and the bits that a right call would have."""
+    """Record how every relation votes on the wrong elements.  The first recomputation that the
+    reference confirms there becomes the expected value: it has the dtype and the bits that a right
+    call would have, which a float64 reference has not."""
     held = case.held[ruling.output]
-    polled = [t for _, t in _recomputed(case, ruling.output)]
-    for (name, _), tensor in zip(_recomputed_names(case), polled, strict=False):
+    wanted = ruling.expected if isinstance(ruling.expected, np.ndarray) else None
+    for name, tensor in _recomputed(case, ruling.output):
         if tensor is None:
             continue
         differs = (bits.wrong_mask(tensor, held) & ruling.wrong).any()
+        confirmed = wanted is not None and ruling.limit is not None and not (
+            ruling.wrong & ~(np.abs(bits.values(tensor) - wanted) <= ruling.limit)
+        ).any()
+        if confirmed and not isinstance(ruling.expected, Tensor):
+            ruling.expected = tensor
         ruling.votes.append(
-            Vote(place="here", method=name, identical=False, result="other" if differs else "held")
+            Vote(
+                place="here",
+                method=name,
+                identical=False,
+                result="expected" if confirmed else "other" if differs else "held",
+            )
         )
-
-
-def _recomputed_names(case: Case) -> list[tuple[str, None]]:
-    return [(name, None) for name, _ in case.recomputations]
 
 
 def _recomputed(case: Case, output: int) -> list[tuple[str, Tensor | None]]:
     return [(name, recompute()[output]) for name, recompute in case.recomputations]
+
+
+def _suspect_breaks_proof(case: Case, suspect: Tensor) -> bool:
+    """True if it is the recomputed value that a proof bound excludes."""
+    if case.judge is None:
+        return False
+    results = list(case.held)
+    results[case.suspicion.output] = suspect
+    return any(
+        s.exceeds == "proof" and s.output == case.suspicion.output
+        for s in case.judge(tuple(results))
+    )
 
 
 def _vote(case: Case, ruling: Ruling) -> Ruling:
@@ -229,6 +250,14 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
     held = case.held[suspicion.output]
     suspect = suspicion.expected
     assert isinstance(suspect, Tensor)
+    if _suspect_breaks_proof(case, suspect):
+        ruling.held_is_wrong = False
+        ruling.verdict = Verdict.CORRUPTION
+        ruling.reason = (
+            "the held result is inside its bounds and the recomputation is not: this op goes wrong "
+            "here on other data or in another place"
+        )
+        return ruling
     against = suspicion.wrong.astype(np.int64)
     in_favour = np.zeros_like(against)
     for name, tensor in _recomputed(case, suspicion.output):

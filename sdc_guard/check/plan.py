@@ -26,8 +26,8 @@ PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
 class Plan:
     """The plan of one site.  ``visits`` counts checks, ``referenced`` those with a reference.
 
-    ``stays_in_place``: no relation moves this call's work (a sum to one number), so a fault that is
-    tied to a place is left to the reference, which then sees every cheap call.
+    ``stays_in_place``: no relation moves this call's work (a sum to one number), or not all of it, so
+    a fault that is tied to a place is left to the reference, which then sees every cheap call.
     """
 
     spec: OpSpec
@@ -38,6 +38,7 @@ class Plan:
     elements: int
     fits: bool = True
     stays_in_place: bool = False
+    operand_elements: int = 0
     visits: int = 0
     referenced: int = 0
     cost_s: float = 0.0
@@ -52,6 +53,11 @@ class Plan:
         if not alive:
             return self.rerun if self.fits else None
         return alive[self.visits % len(alive)]
+
+    @property
+    def reference_work(self) -> int:
+        """About the number of operations of a full reference."""
+        return max(self.flops, self.elements, self.operand_elements)
 
     def gaps(self) -> frozenset[str]:
         """Places that no relation of this site moves."""
@@ -102,5 +108,7 @@ def make_plan(
         flops=flops,
         elements=sum(t.numel() for t in held if t is not None),
         fits=fits,
-        stays_in_place=not moved & {"tile", "core", "lane"},
+        stays_in_place=not moved & {"tile", "core", "lane"}
+        or any(t is not None and t.numel() == 1 for t in held),
+        operand_elements=sum(t.numel() for _, t in call.tensors()),
     )

@@ -32,18 +32,21 @@ def full_reference(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> lis
 
 
 def sampled_reference(
-    plan: Plan, call: BoundCall, held: tuple[Tensor, ...], generator: np.random.Generator
+    plan: Plan, call: BoundCall, held: tuple[Tensor, ...], generator: np.random.Generator,
+    max_work: int | None = None,
 ) -> tuple[str, list[Suspicion]]:
-    """Judge the whole call if it is small, else a random window; returns the witness's name.
+    """Judge the whole call if it costs at most ``max_work`` operations (default
+    ``REFERENCE_WORK``), else a random window; returns the witness's name.
 
     Raises whatever the reference raises; the caller records it as a failure of the guard.
     """
-    work = max(plan.flops, plan.elements)
-    window = plan.window(held) if work > REFERENCE_WORK else None
+    work = plan.reference_work
+    max_work = REFERENCE_WORK if max_work is None else max_work
+    window = plan.window(held) if work > max_work else None
     if window is None:
         return "reference", full_reference(plan, call, held)
     label, size = window
-    length = max(1, min(size, size * REFERENCE_WORK // work))
+    length = max(1, min(size, size * max_work // work))
     start = int(generator.integers(0, size - length + 1))
     return "sample", list(_judge(plan, call, held, "sample", (label, start, length)))
 

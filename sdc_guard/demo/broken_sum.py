@@ -11,4 +11,4 @@ from contextlib import ExitStack
 from sdc_guard.demo.fault import faulty_sum
 
 _installed = ExitStack()
-record = _installed.enter_context(faulty_sum())
+record = _installed.enter_context(faulty_sum(rows_only=True))

@@ -29,8 +29,9 @@ FAULTY_PACKET = "aten.sum"
 TILE = 8
 """Elements along the summed dimension that the rare path reads, again and again: as many floats as
 a 256-bit register holds."""
-RARITY = 300
-"""One call in so many, on average, has data that leads onto the rare path."""
+RARITY = 120
+"""One sum of contiguous rows in so many, on average, has data that leads onto the rare path; that
+is about one call in several hundred of those that the demo's training makes."""
 _BYTES_LOOKED_AT = 4096
 _RECOMPUTING_MODULES = ("sdc_guard.check", "sdc_guard.attribute", "sdc_guard.evidence")
 
@@ -58,10 +59,11 @@ class FaultySum:
 
 
 @contextmanager
-def faulty_sum(rarity: int = RARITY) -> Iterator[FaultySum]:
+def faulty_sum(rarity: int = RARITY, *, rows_only: bool = False) -> Iterator[FaultySum]:
     """Replace the CPU kernel of ``aten::sum.dim_IntList`` by the broken one, for the duration.
 
-    The kernel is global: every thread of the process gets it.
+    With ``rows_only`` the rare path exists only in the kernel for contiguous rows.  The kernel is
+    global: every thread of the process gets it.
     """
     right = torch.library.get_kernel("aten::sum.dim_IntList", "CPU")
     record = FaultySum()
@@ -74,7 +76,7 @@ def faulty_sum(rarity: int = RARITY) -> Iterator[FaultySum]:
         *,
         dtype: torch.dtype | None = None,
     ) -> Any:
-        fires = dim is not None and len(dim) == 1 and _is_on_rare_path(x, dim[0], rarity)
+        fires = dim is not None and len(dim) == 1 and _is_on_rare_path(x, dim[0], rarity, rows_only)
         if _asked_by_the_guard():
             record.recomputations += 1
             record.recomputations_fired += fires
@@ -101,12 +103,12 @@ def faulty_sum(rarity: int = RARITY) -> Iterator[FaultySum]:
         library._destroy()
 
 
-def _is_on_rare_path(x: Tensor, dim: int, rarity: int) -> bool:
+def _is_on_rare_path(x: Tensor, dim: int, rarity: int, rows_only: bool) -> bool:
     """Decided by the data alone: a checksum of the first bytes in memory."""
     if not x.is_floating_point() or not x.dim() or x.numel() == 0:
         return False
     n = x.shape[dim]
-    if n <= TILE or n % TILE:
+    if n <= TILE or n % TILE or (rows_only and x.stride(dim) != 1):
         return False
     num_bytes = min(span(x) * x.element_size(), _BYTES_LOOKED_AT)
     return zlib.crc32(ctypes.string_at(x.data_ptr(), num_bytes)) % rarity == 0

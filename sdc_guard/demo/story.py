@@ -78,9 +78,9 @@ def run_demo(settings: Settings, watcher: Watcher) -> DemoReport:
         raise UsageError(f"seed is {settings.seed} and must not be negative")
     corpus = load_corpus()
     clean = _train(CLEAN, settings, watcher, nullcontext(FaultySum()))
-    unguarded = _train(UNGUARDED, settings, watcher, faulty_sum(settings.rarity))
+    unguarded = _train(UNGUARDED, settings, watcher, faulty_sum(settings.rarity, rows_only=True))
     guarding = _Guarding(settings, watcher)
-    guarded = _train(GUARDED, settings, watcher, faulty_sum(settings.rarity), guarding)
+    guarded = _train(GUARDED, settings, watcher, faulty_sum(settings.rarity, rows_only=True), guarding)
     model = _build(settings).model
     return DemoReport(
         version=sdc_guard.__version__,

@@ -54,8 +54,8 @@ def as_text(report: DemoReport) -> str:
 
 def fault_line(report: DemoReport) -> str:
     """What is broken, in one sentence."""
-    return (f"{report.faulty_op} was replaced by a kernel that, for about 1 call in "
-            f"{report.rarity}, decided by the data, loses an offset and sums the first {TILE} "
+    return (f"{report.faulty_op} was replaced by a kernel that, for about 1 sum of contiguous rows "
+            f"in {report.rarity}, decided by the data, loses an offset and sums the first {TILE} "
             "elements again and again. It raises no error.")
 
 

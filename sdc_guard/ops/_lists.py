@@ -60,8 +60,10 @@ def _pieces(value: Any, cuts: list[tuple[int, int]], cut_of: Cut) -> list[Any]:
     Entries that are numbers or single values serve both halves."""
 
     def piece(item: Any, part: int) -> Any:
-        if not isinstance(item, Tensor) or part == 0 or item.numel() < 2:
+        if not isinstance(item, Tensor) or part == 0:
             return item
+        if item.numel() < 2:  # [1, 1] beside a half of one dimension would make it two
+            return item.view(item.numel()) if item.dim() > 1 else item
         cut = cut_of(item.numel())
         start, length = (0, cut) if part == 1 else (cut, item.numel() - cut)
         return item.as_strided((length,), (1,), item.storage_offset() + start)

@@ -50,6 +50,12 @@ class Symmetry:
     places: frozenset[str] = field(default_factory=frozenset)
     known: bool = False
 
+    @property
+    def varies(self) -> bool:
+        """True if another visit recomputes the call in another place: only then are two runs of it
+        two votes."""
+        return any(m.how in ("split", "flat", "roll", "custom") for m in self.moves)
+
 
 def split(axis: str, *, known: bool = True) -> Symmetry:
     return Symmetry(f"split {axis}", (Move("split", axis),),

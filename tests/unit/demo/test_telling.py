@@ -63,7 +63,7 @@ def test_a_run_that_the_fault_destroyed_counts_as_harmed() -> None:
         "clean                   9.000",
         "faulty, unguarded      12.000   +33.3% against clean",
         "faulty, guarded         9.200   +2.2% against clean",
-        "about 1 call in 300",
+        "about 1 sum of contiguous rows in 300",
         "faulty, unguarded: 2 of 600 calls went wrong, in 2 steps",
         "the guard caught 1, and 0 optimizer steps were skipped",
         "budget    10 % of the run time",
