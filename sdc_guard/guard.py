@@ -31,6 +31,7 @@ from sdc_guard.limits import (
     parse_optimizers,
     parse_out,
     parse_seed,
+    parse_verdicts,
 )
 from sdc_guard.observe.compiled import CompiledRegions, num_threads
 from sdc_guard.observe.mode import GuardMode
@@ -38,7 +39,7 @@ from sdc_guard.observe.provenance import Provenance
 from sdc_guard.observe.sampling import Scheduler, parse_budget
 from sdc_guard.observe.stack import install, remove
 from sdc_guard.pipeline import Pipeline
-from sdc_guard.records import Coverage, Finding, Verdict
+from sdc_guard.records import Coverage, Finding
 
 log = logging.getLogger("sdc_guard")
 
@@ -56,20 +57,22 @@ class Guard:
     """Checks operator calls while it is entered; may be entered again and again.
 
     Args:
-        budget: share of run time that checking may cost (default 0.02), 0, or ``"all"``, which checks
-            every call.
+        budget: share of run time that checking may cost (default 0.02), 0, or ``"all"``, which
+            checks every call.
         on_finding: ``"record"``, ``"warn"``, ``"raise"`` (:class:`CorruptionDetected`), ``"skip"``
-            (the optimizer step of a corrupt step is not applied) or a callable that gets each finding.
-            ``raise`` and ``skip`` act on the verdicts in ``act_on``.
+            (the optimizer step of a corrupt step is not applied) or a callable that gets each
+            finding.  ``raise`` and ``skip`` act on the verdicts in ``act_on``.
         out: folder for the event log and evidence bundles; None keeps events in memory.
-        optimizer: restricts the step gate to this optimizer, or these; by default every optimizer that
-            owns a parameter of the model, or any optimizer where there is no model.
+        optimizer: restricts the step gate to this optimizer, or these; by default every optimizer
+            that owns a parameter of the model, or any optimizer where there is no model.
         seed: of the guard's own random generator.
         memory_budget: bytes for copies and retained inputs; default 256 MB or 2 % of the device.
         evidence: ``"full"``, ``"stats"`` (no user data on disk) or ``"none"``.
         act_on: verdicts that ``raise`` and ``skip`` act on.
 
-    A ``Guard`` inside a ``Guard`` on one thread joins the outer one.
+    A ``Guard`` inside a ``Guard`` on one thread joins the outer one.  A thread is watched while the
+    guard is entered on it, and from the first ``optimizer.step()`` that it makes; ops of any other
+    thread, and of forked processes, are not.
 
     Raises:
         UsageError: for an argument out of its range.
@@ -93,7 +96,7 @@ class Guard:
             raise UsageError(f"on_finding={on_finding!r}: choose one of {', '.join(POLICIES)}, "
                              "or give a callable")
         self.on_finding = on_finding
-        self._act_on = _verdicts(act_on)
+        self._act_on = parse_verdicts(act_on)
         self.memory_budget_bytes = (default_memory_budget_bytes(model) if memory_budget is None
                                     else parse_memory_budget(memory_budget))
         optimizers = parse_optimizers(optimizer)
@@ -388,11 +391,3 @@ class Guard:
         self._stepped.add(optimizer)
         self._num_regions = self._compiled.num_regions
         mode.num_backward_ops = 0
-
-
-def _verdicts(names: tuple[str, ...]) -> frozenset[Verdict]:
-    known = {v.value: v for v in Verdict}
-    unknown = [n for n in names if n not in known]
-    if unknown or isinstance(names, str):
-        raise UsageError(f"act_on={names!r}: give a tuple of verdicts from {', '.join(known)}")
-    return frozenset(known[n] for n in names)

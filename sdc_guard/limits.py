@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sdc_guard.errors import UsageError
+from sdc_guard.records import Verdict
 
 DEFAULT_BYTES = 256 * 2**20
 DEVICE_SHARE = 0.02
@@ -68,3 +69,15 @@ def parse_seed(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise UsageError(f"seed={value!r}: give an integer, 0 or more")
+
+
+def parse_verdicts(names: tuple[str, ...]) -> frozenset[Verdict]:
+    """Verdicts by their words.
+
+    Raises:
+        UsageError: for anything but a tuple of known words.
+    """
+    known = {v.value: v for v in Verdict}
+    if isinstance(names, str) or any(n not in known for n in names):
+        raise UsageError(f"act_on={names!r}: give a tuple of verdicts from {', '.join(known)}")
+    return frozenset(known[n] for n in names)

@@ -30,12 +30,14 @@ def checked(
     a kernel, so that the guard checks its calls.
 
     Args:
-        reference: takes the operands as float64 NumPy arrays (other arguments unchanged) and returns
+        reference: takes the operands as float64 NumPy arrays (other arguments unchanged) and
+        returns
             the expected result, or a tuple of them.
         operands: the named axes of each tensor operand, such as ``("m k", "k n")``.
         bound: takes the same arguments and returns the limit on ``|got - expected|``, per element,
             with its derivation in its docstring; or a tuple.
-        outputs: the named axes of each result; an axis that is in operands and results may be moved.
+        outputs: the named axes of each result; an axis that is in operands and results may be
+        moved.
         symmetries: bit-exact relations; by default ``split`` along each axis of the first result.
         name: ``namespace::name`` for a plain function; by default ``sdc_guard_user::<function>``.
 

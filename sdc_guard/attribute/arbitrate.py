@@ -58,8 +58,8 @@ class Case:
 class Ruling:
     """The outcome.  ``verdict`` None means no finding; ``refuse`` then drops the relation.
 
-    ``expected`` has the shape of result ``output``: a tensor of its dtype where recomputations decided,
-    a float64 array where only a reference did, None where only a fact was broken.
+    ``expected`` has the shape of result ``output``: a tensor of its dtype where recomputations
+    decided, a float64 array where only a reference did, None where only a fact was broken.
     ``repeatable``: the held result comes out again from the identical call.
     """
 
@@ -158,7 +158,7 @@ def _unstable(case: Case, ruling: Ruling, masks: list[NDArray[np.bool_]]) -> Rul
 
 
 def _exceeds_proof(case: Case, ruling: Ruling, results: tuple[Tensor, ...]) -> bool:
-    """True if the reference puts ``results`` outside a proof bound; the ruling then points there."""
+    """True if the reference puts ``results`` outside a proof bound; the ruling then says where."""
     if case.judge is None:
         return False
     broken = [s for s in case.judge(results) if s.exceeds == "proof"]

@@ -21,11 +21,11 @@ roundings and an exponential of 4 ulp).  Premise for phi: fp32 kernels use a pol
 *Forward.*  Half formats store p in their own format before the second product (``v``, ``eta_v``):
 
     |l^ - l| / l <= r_l = sum p r / l + h u,
-    |o^ - o| <= (sum p |v| (r + gamma_{N+4} + v) / l + eta_v sum|v| + |o| r_l) / (1 - r_l) + 3 u |o|,
-    |lse^ - lse| <= -log1p(-r_l) + phi |log l| + 3 u (|m| + |lse|).
+    |o^ - o| <= (sum p |v| (r + gamma_{N+4} + v) / l + eta_v sum|v| + |o| r_l) / (1 - r_l) + 3 u
+    |o|, |lse^ - lse| <= -log1p(-r_l) + phi |log l| + 3 u (|m| + |lse|).
 
-*Backward*, with the given ``o`` and ``lse``: ``P = exp(s - lse)``, ``dP = do v^T``, ``d = sum do o``,
-``dS = P (dP - d)``, ``dq = c dS k``, ``dk = c dS^T q``, ``dv = P^T do``.  With r as above for
+*Backward*, with the given ``o`` and ``lse``: ``P = exp(s - lse)``, ``dP = do v^T``, ``d = sum do
+o``, ``dS = P (dP - d)``, ``dq = c dS k``, ``dk = c dS^T q``, ``dv = P^T do``.  With r as above for
 ``|s - lse|`` in the place of ``|s - m|``, and ``b`` the number of blocks whose contributions a half
 format adds up in itself,
 
@@ -174,8 +174,8 @@ def backward_limits(
     scale: float,
     k: Machine,
 ) -> tuple[tuple[Limits, Array], ...]:
-    """Limits of ``dq``, ``dk`` and ``dv`` before they are stored, each with the largest intermediate
-    behind an element: a half format keeps dS and partial sums in itself.
+    """Limits of ``dq``, ``dk`` and ``dv`` before they are stored, each with the largest
+    intermediate behind an element: a half format keeps dS and partial sums in itself.
 
     Args:
         p: ``P``, 0 where masked, [..., M, N].

@@ -7,13 +7,16 @@
 
 the error of an updating (Welford) or pairwise algorithm: a mean that is off by e enters the squared
 deviations as ``2 s e``, and ``e^2`` once (Chan, Golub and LeVeque 1983, table 1: ``n u kappa`` with
-``kappa = R / s``).  ``t = 1`` where elements are left over after the vectors: the kernel starts from
-those few and steps from their mean to that of the vectors, which cancels; else 0.  ATen's
-``RowwiseMoments`` (``moments_utils.h``) merges chunks of 16, a binary tree of chunks, then the lanes:
-``h = 16 + ceil(log2(n)) + 16 lanes``, at most n.  The *proof* form uses ``gamma_n`` for the mean and the
+``kappa = R / s``).  ``t = 1`` where elements are left over after the vectors: the kernel starts
+from those few and steps from their mean to that of the vectors, which cancels; else 0.  ATen's
+``RowwiseMoments`` (``moments_utils.h``) merges chunks of 16, a binary tree of chunks, then the
+lanes:
+``h = 16 + ceil(log2(n)) + 16 lanes``, at most n.  The *proof* form uses ``gamma_n`` for the mean
+and the
 textbook formula ``mean x^2 - mean^2`` for the variance, the worst in use: ``4 (n + 4) u R^2``.
 
-*Forward.*  ``y = (x - m) r g + b`` with ``r = (var + eps)^{-1/2}``.  ``r^`` lies between the values at
+*Forward.*  ``y = (x - m) r g + b`` with ``r = (var + eps)^{-1/2}``.  ``r^`` lies between the
+values at
 ``var + eps +- (the error above + u eps)``, and 4 roundings; ``|r^ - r| <= D_r``.  ATen evaluates
 ``x r - m r``, whose two products are rounded one by one, so
 
@@ -27,8 +30,8 @@ ATen computes ``D = sum dy g``, ``S = sum dy g x`` and ``beta = (D m - S) r^3 / 
 ``dx = r dy g + beta x - beta m - D r / n``.  Sums have depth h, products are rounded once each:
 
     D_beta <= r^3 / n (h + 5) u (|m| sum|dy g| + sum|dy g x|)
-    |dx^ - dx| <= D_beta |x - m| + 6 u |beta| (|x| + |m|) + (r / n)(h + 4) u sum|dy g| + 4 u r |dy g|
-    |dg^ - dg| <= (H + 4) u sum_rows |dy| r (|x| + |m|),   |db^ - db| <= H u sum_rows |dy|
+    |dx^ - dx| <= D_beta |x - m| + 6 u |beta| (|x| + |m|) + (r / n)(h + 4) u sum|dy g| + 4 u r |dy
+    g| |dg^ - dg| <= (H + 4) u sum_rows |dy| r (|x| + |m|),   |db^ - db| <= H u sum_rows |dy|
 
 with the depth H of the sum over rows: ATen adds them one after the other in each thread.
 A product that underflows is off by ``eta`` at most: 2 n of them enter S, one more each of ``a x``,

@@ -1,6 +1,7 @@
 """Products of matrices, inner dimension k.
 
-``|C - AB| <= (2 u_in + u_in^2) |A||B| + (1 + u_in)^2 gamma_k |A||B| + 2 k eta + eta_in (sum|a| + sum|b|)``
+``|C - AB| <= (2 u_in + u_in^2) |A||B| + (1 + u_in)^2 gamma_k |A||B| + 2 k eta + eta_in (sum|a| +
+sum|b|)``
 plus the rounding of the result, for every summation order, with or without fused multiply-add
 (Higham 2002, section 3.5, with a rounding or truncation of the inputs added).  ``u_in`` is the
 rounding of the inputs (TF32; 0 without), ``eta`` the underflow threshold of the accumulator and

@@ -1,6 +1,7 @@
 """Softmax, log-softmax and their gradients along the last axis.
 
-Let ``d_i = x_i - max x``, ``e_i = exp(d_i)``, ``S = sum e``.  Premise, not a theorem: an exponential or
+Let ``d_i = x_i - max x``, ``e_i = exp(d_i)``, ``S = sum e``.  Premise, not a theorem: an
+exponential or
 a logarithm errs by at most a relative ``phi`` (:func:`exp_contract`, :func:`exp_proof`).  A term is
 computed as ``exp(d_i (1 + u)) (1 + phi)``, so its relative error is at most
 
@@ -16,9 +17,11 @@ exponentials that are flushed to zero, and ``v`` is the roundoff of a storage fo
 sum and its logarithm are kept between two steps (ATen's CPU log-softmax keeps them in the dtype of
 the input; ``v = 0`` for none).
 
-The gradients are ``y_i (g_i - T)`` with ``T = sum g y``, and ``g_i - exp(y_i) G`` with ``G = sum g``:
+The gradients are ``y_i (g_i - T)`` with ``T = sum g y``, and ``g_i - exp(y_i) G`` with ``G = sum
+g``:
 
-    |y_i| (h' u sum|g y| + v |T| + 3 u (|g_i| + |T|)),    e^{y_i} (h u sum|g| + (v + phi + 3 u) |G|) + u |.|
+    |y_i| (h' u sum|g y| + v |T| + 3 u (|g_i| + |T|)),    e^{y_i} (h u sum|g| + (v + phi + 3 u)
+    |G|) + u |.|
 
 with ``h' = h + 1``.  The reference makes the same errors with u = 2^-53, phi far below ours: every
 ``u`` passed in is the sum of the accumulator's and of 2^-53.
@@ -52,7 +55,7 @@ def exp_contract(acc: Format) -> float:
 
 def exp_proof(acc: Format) -> float:
     """``phi`` by the premise of :mod:`bounds.elementwise`: right to half the significand."""
-    return 2.0 ** (-acc.precision / 2)
+    return float(2.0 ** (-acc.precision / 2))
 
 
 def growth(exponent: NDArray[Any]) -> Array:

@@ -5,11 +5,12 @@ eq. 4.4); where ``n u >= 1`` and rounding is to nearest, ``(n-1) u sum|x|`` hold
 Rump 2013).  The second form is the smaller one and is used throughout.
 
 *Contract.*  A tree of depth h errs by at most ``h u sum|x|`` to first order.  ATen's CPU kernel
-(``aten/src/ATen/native/cpu/SumKernel.cpp``, ``cascade_sum``) adds m terms in four cascaded levels of
-``2^p`` terms, ``p = max(4, floor(ceil(log2 m) / 4))``, the last of them open:
-``level(m) = 4 * 2^p + m / 2^(3 p)``.  It does so in up to 4 x 16 parallel lanes, then adds the lanes
-one after the other, so m is between ``n / 64`` and n.  Reduced dimensions that do not merge into one
-run in memory are summed run by run, each added to the result *in the result's own dtype*; and a
+(``aten/src/ATen/native/cpu/SumKernel.cpp``, ``cascade_sum``) adds m terms in four cascaded levels
+of ``2^p`` terms, ``p = max(4, floor(ceil(log2 m) / 4))``, the last of them open:
+``level(m) = 4 * 2^p + m / 2^(3 p)``.  It does so in up to 4 x 16 parallel lanes, then adds the
+lanes
+one after the other, so m is between ``n / 64`` and n.  Reduced dimensions that do not merge into
+one run in memory are summed run by run, each added to the result *in the result's own dtype*; and a
 sum of at least 32768 elements to a single number is cut into one part per thread, each rounded to
 the result's dtype.  Hence
 
@@ -72,8 +73,8 @@ def vector_bytes() -> int:
 
 
 def lane_depth(n: int, acc: Format) -> int:
-    """Depth of ``vec::reduce_all`` and its kin (``ATen/cpu/vec/functional_base.h``): one running sum
-    per SIMD lane, then the lanes (16 at most) and a vector's length of leftovers one by one.
+    """Depth of ``vec::reduce_all`` and its kin (``ATen/cpu/vec/functional_base.h``): one running
+    sum per SIMD lane, then the lanes (16 at most) and a vector's length of leftovers one by one.
     CUDA's warps are wider than any of these vectors."""
     lanes = vector_bytes() // (4 if acc.precision <= 24 else 8)
     return max(min(n - 1, math.ceil(n / lanes) + 2 * LANES // 4), 0)

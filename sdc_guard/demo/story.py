@@ -80,7 +80,8 @@ def run_demo(settings: Settings, watcher: Watcher) -> DemoReport:
     clean = _train(CLEAN, settings, watcher, nullcontext(FaultySum()))
     unguarded = _train(UNGUARDED, settings, watcher, faulty_sum(settings.rarity, rows_only=True))
     guarding = _Guarding(settings, watcher)
-    guarded = _train(GUARDED, settings, watcher, faulty_sum(settings.rarity, rows_only=True), guarding)
+    broken = faulty_sum(settings.rarity, rows_only=True)
+    guarded = _train(GUARDED, settings, watcher, broken, guarding)
     model = _build(settings).model
     return DemoReport(
         version=sdc_guard.__version__,

@@ -1,7 +1,8 @@
 """Which operators compute numbers, and which of those we can look at.
 
 Views, metadata and pure allocation produce no number and are not counted.  A composite operator
-arrives whole only inside inference mode; it is decomposed, which runs the kernels that would have run.
+arrives whole only inside inference mode; it is decomposed, which runs the kernels that would have
+run.
 """
 
 from __future__ import annotations

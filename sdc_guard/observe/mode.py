@@ -1,8 +1,8 @@
 """The dispatch mode: turns operator calls into observations.
 
 What the mode may never do: change an argument, a result, a random stream, or raise anything but
-what the operator itself or the policy raises.  Whatever fails in the guard's own work is reported to
-``on_error`` and the call goes through.
+what the operator itself or the policy raises.  Whatever fails in the guard's own work is reported
+to ``on_error`` and the call goes through.
 """
 
 from __future__ import annotations

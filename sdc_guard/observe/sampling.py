@@ -1,11 +1,12 @@
 """Which calls to look at so that the measured overhead stays near the budget.
 
 Under a budget b (a share of the user's own run time) each op is let pass for a random,
-geometrically distributed number of calls, drawn from the guard's own generator; then it is *armed* and
+geometrically distributed number of calls, drawn from the guard's own generator; then it is *armed*
+and
 the next call at one of its least visited sites is checked, so that every site is visited in turn.
 Rates follow from measured costs: reductions first, the cheapest first, up to ``REDUCTION_SHARE`` of
-what is available; the other ops share the rest equally.  A ledger of time spent and allowed holds the
-average.  Where watching alone, without any check, costs more than half of the budget, whole
+what is available; the other ops share the rest equally.  A ledger of time spent and allowed holds
+the average.  Where watching alone, without any check, costs more than half of the budget, whole
 steps are left out at random (``duty``).
 """
 

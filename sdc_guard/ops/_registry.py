@@ -83,7 +83,8 @@ InvariantFn = Callable[[BoundCall, tuple[Tensor, ...]], "tuple[int, NDArray[np.b
 SymmetriesOf = Callable[[BoundCall, tuple[Tensor, ...]], tuple[Symmetry, ...]]
 FlopsOf = Callable[[BoundCall, tuple[Tensor, ...]], int]
 ChecksumFn = Callable[[HostCall], tuple[F64, F64, F64, str] | None]
-SamplesFn = Callable[[torch.Generator, torch.dtype], list[tuple[Any, tuple[Any, ...], dict[str, Any]]]]
+SamplesFn = Callable[[torch.Generator, torch.dtype], list[tuple[Any, tuple[Any, ...], dict[str,
+Any]]]]
 """Representative calls ``(overload, args, kwargs)`` for a dtype; empty where the op has none."""
 
 

@@ -28,8 +28,10 @@ class Move:
     call on operands rolled along it, in their own memory layout; ``flat`` splits dense operands
     of one layout as if they were vectors; ``negate`` negates the named operands, which negates
     every covered result; ``double`` sets the call beside a copy of itself along a new leading
-    axis; ``reverse`` reverses list operands; ``rerun`` repeats the call on private images at another
-    address; ``custom`` asks ``function(call, visit)`` for the undone results, None where it has none.
+    axis; ``reverse`` reverses list operands; ``rerun`` repeats the call on private images at
+    another
+    address; ``custom`` asks ``function(call, visit)`` for the undone results, None where it has
+    none.
     """
 
     how: str

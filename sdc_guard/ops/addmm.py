@@ -25,6 +25,7 @@ aten = torch.ops.aten
 
 
 def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if dtype.is_complex or dtype is torch.bool:
         return []
     a, b = factor(generator, dtype, 33, 48), factor(generator, dtype, 48, 40, transposed=True)
@@ -40,6 +41,7 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
 
 
 def activation_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if not is_covered_float(dtype):
         return []
     a, b = factor(generator, dtype, 33, 48), factor(generator, dtype, 48, 40)

@@ -20,7 +20,7 @@ from sdc_guard.bounds import attention as bounds
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.bounds.products import input_rounding
 from sdc_guard.calls import BoundCall, Path
-from sdc_guard.formats import FLOAT32, Format, accumulator_of, format_of, is_covered_float
+from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, Labels
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, roll, split
@@ -251,7 +251,8 @@ def _log_sum(
     if tensor is None or tensor.numel() < lse.size or not is_covered_float(tensor.dtype):
         return None
     if tensor.dim() == 4:
-        lse, limits = lse[..., None], bounds.Limits(limits.proof[..., None], limits.contract[..., None])
+        lse, limits = lse[..., None], bounds.Limits(limits.proof[..., None], limits.contract[...,
+        None])
     pad = tensor.shape[2] - lse.shape[2]
     widths = [(0, 0), (0, 0), (0, pad), (0, 0)][: lse.ndim]
     expected = np.pad(lse, widths)
@@ -326,6 +327,7 @@ def forward_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call
 
 
 def backward_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     op = aten._scaled_dot_product_flash_attention_for_cpu_backward.default
     calls: list[Call] = []
     for forward_op, args, kwargs in forward_samples(generator, dtype):
@@ -345,7 +347,9 @@ BACKWARD: dict[str, Any] = {
     "flops": backward_flops, "window": ("b", "h"),
 }
 
-checked(aten._scaled_dot_product_flash_attention_for_cpu, samples=forward_samples, **FORWARD)(forward)
+checked(aten._scaled_dot_product_flash_attention_for_cpu, samples=forward_samples, **FORWARD)(
+    forward
+)
 checked(
     aten._scaled_dot_product_flash_attention,
     aten._scaled_dot_product_efficient_attention,

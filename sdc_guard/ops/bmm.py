@@ -23,18 +23,20 @@ aten = torch.ops.aten
 
 
 def bmm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if dtype.is_complex or dtype is torch.bool:
         return []
     a, b = factor(generator, dtype, 5, 17, 24), factor(generator, dtype, 5, 24, 19)
     return [
         (aten.bmm.default, (a, b), {}),
         (aten.bmm.default, (a, factor(generator, dtype, 5, 24, 19, transposed=True)), {}),
-        (aten.bmm.default, (factor(generator, dtype, 3, 4, 5), factor(generator, dtype, 3, 5, 6)), {}),
-        (aten.bmm.out, (a, b), {"out": torch.empty(5, 17, 19, dtype=dtype)}),
+        (aten.bmm.default, (factor(generator, dtype, 3, 4, 5), factor(generator, dtype, 3, 5, 6)),
+        {}), (aten.bmm.out, (a, b), {"out": torch.empty(5, 17, 19, dtype=dtype)}),
     ]
 
 
 def baddbmm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if dtype.is_complex or dtype is torch.bool:
         return []
     a, b = factor(generator, dtype, 5, 17, 24), factor(generator, dtype, 5, 24, 19)

@@ -145,6 +145,7 @@ def _flat(array: F64, n: int) -> F64:
 
 
 def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if not is_covered_float(dtype):
         return []
     x = torch.randn(5, 13, 48, generator=generator).to(dtype)
@@ -217,7 +218,8 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
     formulas = ("|g| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u |.|",
                 "2 h u mean|x| + u t max|x|", "r at var + eps +- (3 h u (s R + var) + ...)")
     return tuple(
-        _reference(tensor, proof[0], proof[1], contract[1], formula, size if i == 0 else np.zeros_like(size), acc)
+        _reference(tensor, proof[0], proof[1], contract[1], formula,
+                   size if i == 0 else np.zeros_like(size), acc)
         for i, (tensor, proof, contract, formula) in enumerate(
             zip(held, results[0], results[1], formulas, strict=True))
     )

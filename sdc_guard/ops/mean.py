@@ -25,6 +25,7 @@ DIVISION_ROUNDINGS = 3
 
 
 def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if not is_covered_float(dtype):
         return []
     x = drawn(generator, dtype, 7, 33, 65)

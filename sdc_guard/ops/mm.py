@@ -124,7 +124,9 @@ def checksums(
     if not is_covered_float(held.dtype):
         return None
     left, right = operand_names(call.call)
-    alpha, beta = (float(call.get(name, 1)) if left != "self" else 1.0 for name in ("alpha", "beta"))
+    alpha, beta = (
+        float(call.get(name, 1)) if left != "self" else 1.0 for name in ("alpha", "beta")
+    )
     b_abs = np.abs(b_KN)
     rows = alpha * np.matmul(a_MK, b_KN.sum(-1)[..., None])[..., 0]
     abs_rows = np.matmul(np.abs(a_MK), b_abs.sum(-1)[..., None])[..., 0]
@@ -163,6 +165,7 @@ def factor(
 
 
 def mm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if dtype.is_complex or dtype is torch.bool:
         return []
     a, b = factor(generator, dtype, 33, 48), factor(generator, dtype, 48, 40)

@@ -24,7 +24,7 @@ Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
 def softmax_dim(call: BoundCall) -> int:
     """The reduced dimension, counted from the front."""
-    return int(call["dim"]) % max(call.args[0].dim(), 1)
+    return int(int(call["dim"]) % max(call.args[0].dim(), 1))
 
 
 def softmax_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
@@ -56,6 +56,7 @@ def _along(call: BoundCall, held: tuple[Tensor, ...], *odd: str) -> tuple[Symmet
 
 
 def forward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    """Rows are independent of each other."""
     return _along(call, held)
 
 
@@ -88,6 +89,7 @@ class _Case:
         source = call.format(operands[0])
         self.v = source.u if source.precision < FLOAT32.precision else 0.0
         self.v_terms = 0.0 if last else self.v
+        self.flush = self.acc.tiny if last else self.acc.tiny + source.eta
 
     def _last(self, array: F64) -> F64:
         return np.moveaxis(array, self.dim, -1) if array.ndim else array.reshape(1)
@@ -104,7 +106,7 @@ class _Case:
         formula: str,
         magnitude: F64 | float = 0.0,
     ) -> tuple[Reference]:
-        """``bound(depth, phi)`` for the proof and for the contract, rounding of the result added."""
+        """``bound(depth, phi)`` for proof and contract, the result's own rounding added."""
         limits = []
         for depth, phi in ((self.n, bounds.exp_proof(self.acc)),
                            (self.depth, bounds.exp_contract(self.acc))):
@@ -137,6 +139,7 @@ def _rows(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor
 
 
 def forward_samples(op: Any) -> Callable[[torch.Generator, torch.dtype], list[Call]]:
+    """Representative calls for a dtype; none where the op does not take it."""
     def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
         if not is_covered_float(dtype):
             return []
@@ -152,6 +155,7 @@ def forward_samples(op: Any) -> Callable[[torch.Generator, torch.dtype], list[Ca
 
 
 def backward_samples(op: Any) -> Callable[[torch.Generator, torch.dtype], list[Call]]:
+    """Representative calls for a dtype; none where the op does not take it."""
     def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
         if not is_covered_float(dtype):
             return []
@@ -190,7 +194,7 @@ def softmax(call: HostCall) -> tuple[Reference | None, ...]:
         return case.reference(
             e / total,
             lambda depth, phi: bounds.softmax_error(
-                distance, e, total, depth, case.u, phi + case.v_terms, case.acc.tiny),
+                distance, e, total, depth, case.u, phi + case.v_terms, case.flush),
             "p ((1 + r_i)(1 + 4u) / (1 - r_S) - 1)",
         )
 

@@ -54,6 +54,7 @@ def reduction_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Sym
 
 
 def num_terms(call: BoundCall) -> int:
+    """Terms of each sum."""
     return math.prod(int(call["self"].shape[d]) for d in reduced_dims(call))
 
 
@@ -85,7 +86,7 @@ def num_runs(call: BoundCall) -> int:
         if stride != first_stride * run:
             break
         run *= size
-    return total // run
+    return int(total // run)
 
 
 def floating_sum(call: HostCall) -> Sum:
@@ -121,6 +122,7 @@ def floating_sum(call: HostCall) -> Sum:
 
 
 def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+    """Representative calls for a dtype; none where the op does not take it."""
     if dtype.is_complex:
         return []
     x = drawn(generator, dtype, 7, 33, 65)

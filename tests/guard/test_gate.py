@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import sdc_guard
-from sdc_guard.errors import CorruptionDetected, SdcGuardWarning
+from sdc_guard.errors import CorruptionDetected
 from sdc_guard.records import Verdict
 from tests.guard.training import (
     BACKWARD,
@@ -20,18 +19,13 @@ from tests.guard.training import (
     NUM_FEATURES,
     Run,
     adamw,
-    batch,
     flip,
     hit,
+    wrapped,
 )
 
 aten = torch.ops.aten
 INSIDE = (aten.addcdiv_.default, 2)
-
-
-def wrapped(run: Run, **options: Any) -> sdc_guard.Guard:
-    sdc_guard.wrap(run.model, budget="all", **{"on_finding": "skip", **options})
-    return run.model.sdc_guard
 
 
 def plain_state(batches: tuple[int, ...], **options: Any) -> Any:
@@ -174,106 +168,6 @@ def test_schedulers_go_on_without_a_warning(make: Any) -> None:
     assert schedule.get_last_lr() == plain_schedule.get_last_lr()
     assert run.state()["model"] == plain.state()["model"]
     sdc_guard.unwrap(run.model)
-
-
-def scaled_step(run: Run, scaler: Any, i: int) -> None:
-    run.optimizer.zero_grad()
-    x, y = batch(i)
-    scaler.scale(F.cross_entropy(run.model(x), y)).backward()
-    scaler.unscale_(run.optimizer)
-    nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
-    scaler.step(run.optimizer)
-    scaler.update()
-
-
-@pytest.mark.parametrize("fused", [False, True], ids=["single", "fused"])
-@pytest.mark.parametrize("place", [FORWARD, BACKWARD], ids=["forward", "backward"])
-def test_grad_scaler_on_cpu(fused: bool, place: Any) -> None:
-    def make(parameters: Any) -> torch.optim.Optimizer:
-        return torch.optim.AdamW(parameters, lr=1e-2, fused=fused)
-
-    run, plain = Run(make), Run(make)
-    scaler, plain_scaler = (torch.amp.GradScaler("cpu", init_scale=16.0) for _ in range(2))
-    guard = wrapped(run)
-    scaled_step(run, scaler, 0)
-    before = run.state()
-    with hit(flip(*place, bit=24)):
-        scaled_step(run, scaler, 1)
-    assert run.state() == before
-    assert guard.coverage.steps_skipped == 1
-    scaled_step(run, scaler, 2)
-    scaled_step(plain, plain_scaler, 0)
-    scaled_step(plain, plain_scaler, 2)
-    assert run.state() == plain.state()
-    sdc_guard.unwrap(run.model)
-
-
-def test_a_step_that_the_scaler_drops_is_one_with_the_next() -> None:
-    run = Run()
-    scaler = torch.amp.GradScaler("cpu", init_scale=16.0)
-    guard = wrapped(run)
-    scaled_step(run, scaler, 0)
-    before = run.state()
-    with torch.no_grad():
-        hidden = run.model.up(F.batch_norm(batch(1)[0], None, None, training=True)).reshape(-1)
-    near_one = int(torch.nonzero((hidden.abs() > 1.1) & (hidden.abs() < 1.9))[0])
-    with hit(flip(aten.addmm.default, 0, near_one, bit=30)):  # Inf or NaN
-        scaled_step(run, scaler, 1)
-    assert scaler.get_scale() == 8.0
-    scaled_step(run, scaler, 2)
-    assert run.state() == before
-    assert guard.coverage.steps_skipped == 1
-    scaled_step(run, scaler, 3)
-    assert run.state() != before
-    sdc_guard.unwrap(run.model)
-
-
-def corrupt_once(**options: Any) -> tuple[Run, Any, sdc_guard.Guard]:
-    run = Run()
-    guard = wrapped(run, **options)
-    before = run.state()
-    with hit(flip(*FORWARD)):
-        run.step(0)
-    sdc_guard.unwrap(run.model)
-    return run, before, guard
-
-
-def test_act_on_decides_which_verdicts_skip() -> None:
-    run, before, guard = corrupt_once(act_on=("precision",))
-    assert run.state() != before
-    assert guard.coverage.steps_skipped == 0
-    assert len(guard.findings) == 1
-    run, before, guard = corrupt_once(act_on=("corruption", "precision"))
-    assert run.state() == before
-    assert guard.coverage.steps_skipped == 1
-
-
-def test_record_and_a_callable_let_the_step_through() -> None:
-    told: list[sdc_guard.Finding] = []
-    for policy in ("record", told.append):
-        run, before, guard = corrupt_once(on_finding=policy)
-        assert run.state() != before
-        assert len(guard.findings) == 1
-        assert guard.coverage.steps_skipped == 0
-    assert told == guard.findings
-
-
-def test_what_a_callable_raises_reaches_the_loop() -> None:
-    def stop(finding: sdc_guard.Finding) -> None:
-        raise StopIteration(finding.op)
-
-    run = Run()
-    guard = wrapped(run, on_finding=stop)
-    with hit(flip(*FORWARD)), pytest.raises(StopIteration, match="addmm"):
-        run.step(0)
-    assert len(guard.findings) == 1
-    run.step(1)
-    sdc_guard.unwrap(run.model)
-
-
-def test_warn_warns() -> None:
-    with pytest.warns(SdcGuardWarning, match=r"corruption in aten\.addmm"):
-        corrupt_once(on_finding="warn")
 
 
 def test_without_protection_a_clean_run_takes_no_images(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+import sdc_guard
 from sdc_guard.calls import form_of
 from sdc_guard.inject.campaign import CallShape, record_calls
 from sdc_guard.inject.faults import TransientFlip
@@ -91,6 +92,12 @@ class Run:
 def flip(op: Any, number: int = 0, flat_index: int = 1, bit: int = EXPONENT_BIT,
          output: int = 0) -> TransientFlip:
     return TransientFlip(op, number, output, flat_index, bit, counts="user")
+
+
+def wrapped(run: Run, **options: Any) -> sdc_guard.Guard:
+    """Wrap the run's model; by default check every call and skip corrupt steps."""
+    sdc_guard.wrap(run.model, **{"budget": "all", "on_finding": "skip", **options})
+    return run.model.sdc_guard
 
 
 FORWARD = (aten.addmm.default, 1)

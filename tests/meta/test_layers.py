@@ -16,7 +16,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset({"demo"}), frozenset({"bench"})),
     (frozenset({"__init__"}),),
     (
-        frozenset({"guard", "wrapping", "active", "gate", "images", "pipeline", "wording", "limits", "public_ops"}),
+        frozenset(
+            {"guard", "wrapping", "active", "gate", "images", "pipeline", "wording", "limits"}
+            | {"public_ops"}
+        ),
         frozenset({"hunt"}),
         frozenset({"sweep"}),
     ),
