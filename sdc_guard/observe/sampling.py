@@ -24,7 +24,7 @@ Budget = float | str
 REDUCTION_SHARE = 0.7
 RETUNE_EVERY_S = 0.25
 SLACK_S = 0.05
-REFERENCE_SHARE = 0.05
+REFERENCE_SHARE = 0.02
 """With ``budget="all"``, references may take this share of the run time besides the first visit."""
 MIN_RATE = 1e-4
 

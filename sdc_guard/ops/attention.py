@@ -205,6 +205,7 @@ def _reference(
     size: F64 | float,
 ) -> Reference:
     out = format_of(tensor.dtype)
+    size = size + np.where(np.isfinite(limits.contract), limits.contract, 0.0)
     return Reference(expected, _stored(limits.proof, expected, out, k.acc),
                      _stored(limits.contract, expected, out, k.acc), formula, size)
 

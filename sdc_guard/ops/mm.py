@@ -107,7 +107,10 @@ def product_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symme
     if min(rows, columns) < 2:
         return (*signs, RERUN)
     known = held[0].dtype is not torch.float64 and min(rows, columns) >= MIN_TILE
-    return (roll("m", known=known), roll("n", lane=True, known=known), *signs)
+    rows_on, columns_on = roll("m", known=known), roll("n", lane=True, known=known)
+    # Rolled rows compare as two contiguous pieces; columns and signs cost a strided pass or two.
+    return (rows_on, rows_on, columns_on, rows_on, signs[0],
+            rows_on, rows_on, columns_on, rows_on, signs[1])
 
 
 def checksums(

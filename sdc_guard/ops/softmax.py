@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,21 +39,25 @@ def _along(call: BoundCall, held: tuple[Tensor, ...], *odd: str) -> tuple[Symmet
     """Split and roll along the longest kept dimension; ``odd`` operands negate the result.
 
     Seen on CPU in all four formats, 1 and 2 threads, for contiguous, transposed, sliced and
-    expanded operands: bit-exact for every dimension outside the reduced one.  Along a dimension
-    *inside* the reduced one the SIMD lanes run over the kept elements, so a move can put an element
-    from a vector body into a scalar tail, where ``exp`` differs by an ulp (11 of 40 splits broke):
-    that is used only where there is no other, and learned, not promised.
+    expanded operands: with the last dimension reduced all are bit-exact.  With another one
+    reduced the SIMD lanes run over the dimensions inside it, and threads take equal shares of all
+    kept elements, so a move can put an element from a vector body into a scalar tail, where ``exp``
+    differs by an ulp: rolls along a dimension outside are exact where no share ends within a row,
+    the rest is learned and not promised.
     """
     dim = softmax_dim(call)
-    sizes = {d: int(n) for d, n in enumerate(held[0].shape) if d != dim and n > 1}
+    shape = held[0].shape
+    sizes = {d: int(n) for d, n in enumerate(shape) if d != dim and n > 1}
     outside = {d: n for d, n in sizes.items() if d < dim}
     signed = (negate(*odd),) if odd else ()
     if not sizes:
         return (*signed, RERUN)
-    known = bool(outside)
+    last = dim == len(shape) - 1
+    whole_rows = math.prod(outside.values()) % torch.get_num_threads() == 0
     chosen = outside or sizes
     axis = f"d{max(chosen, key=lambda d: chosen[d])}"
-    return (split(axis, known=known), roll(axis, lane=not known, known=known), *signed)
+    return (split(axis, known=last),
+            roll(axis, lane=not outside, known=last or (bool(outside) and whole_rows)), *signed)
 
 
 def forward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
