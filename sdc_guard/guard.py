@@ -33,10 +33,11 @@ from sdc_guard.limits import (
     parse_seed,
     parse_verdicts,
 )
-from sdc_guard.observe.compiled import CompiledRegions, num_threads
+from sdc_guard.observe.compiled import CompiledRegions
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.observe.provenance import Provenance
 from sdc_guard.observe.sampling import Scheduler, parse_budget
+from sdc_guard.observe.sites import conditions
 from sdc_guard.observe.stack import install, remove
 from sdc_guard.pipeline import Pipeline
 from sdc_guard.records import Coverage, Finding
@@ -206,7 +207,7 @@ class Guard:
             install(self._mode)
         if self._depth > 1:
             return
-        self._mode.num_threads = num_threads()
+        self._mode.conditions = conditions()
         if not self._in_step:
             self._mode.rearm(self._new_step)
         self._gate.open()
@@ -338,6 +339,7 @@ class Guard:
     def _new_step(self) -> None:
         """First differentiable op after an optimizer step."""
         self._in_step = True
+        self._mode.conditions = conditions()
         self._stepped.clear()
         if self._is_over:
             self._is_over = False

@@ -15,8 +15,8 @@ from sdc_guard.formats import FLOAT64, Format
 
 
 def gamma(n: float, u: float) -> float:
-    """``n u / (1 - n u)``; infinite where ``n u >= 1``, where the lemma says nothing."""
-    return n * u / (1.0 - n * u) if n * u < 1.0 else float("inf")
+    """``n u / (1 - n u)``, rounded up; infinite where ``n u >= 1``, where the lemma is silent."""
+    return n * u / (1.0 - n * u) * (1.0 + 2.0**-50) if n * u < 1.0 else float("inf")
 
 
 def rounding(magnitude: NDArray[Any] | float, fmt: Format) -> NDArray[Any]:

@@ -95,9 +95,10 @@ def moments(x: Array, eps: float, u: float, *, proof: bool) -> Moments:
             mean_error = mean_error + u * np.abs(x).max(-1, keepdims=True)
         var_error = 3 * h * u * (np.sqrt(var * square) + var) + (2 * h * u) ** 2 * square
     slack = var_error + u * (eps + var)
-    rstd = 1 / np.sqrt(var + eps)
-    highest = 1 / np.sqrt(np.maximum(var + eps - slack, 0.0))
-    lowest = 1 / np.sqrt(var + eps + slack)
+    with np.errstate(divide="ignore"):  # a deviation within its error of zero: no limit
+        rstd = 1 / np.sqrt(var + eps)
+        highest = 1 / np.sqrt(np.maximum(var + eps - slack, 0.0))
+        lowest = 1 / np.sqrt(var + eps + slack)
     rstd_error = np.maximum(highest - rstd, rstd - lowest) + 4 * u * highest
     return Moments(mean, rstd, mean_error, rstd_error)
 

@@ -28,11 +28,6 @@ _NODE = re.compile(
 _CALLED_FROM_OUTSIDE = frozenset({"product", "attention", "convolution", "random"})
 
 
-def num_threads() -> int:
-    """Threads that one op may use, part of every site's key."""
-    return torch.get_num_threads()
-
-
 def fused_work(graph: str) -> tuple[int, int]:
     """(ops, elements) that a post-grad graph, printed, leaves to fused kernels.
 

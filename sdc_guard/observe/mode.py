@@ -23,7 +23,7 @@ from sdc_guard.calls import BoundCall, flatten
 from sdc_guard.observe.classify import Entry, Kind, classify
 from sdc_guard.observe.provenance import Origin, Provenance
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.observe.sites import site_key, uncovered
+from sdc_guard.observe.sites import conditions, site_key, uncovered
 from sdc_guard.observe.tally import NUM_MEASURED, Tally
 from sdc_guard.records import Observation
 
@@ -78,7 +78,7 @@ class GuardMode(TorchDispatchMode):
         self._on_error = on_error
         self._memory_budget_bytes = memory_budget_bytes
         self._lock = threading.RLock()
-        self.num_threads = torch.get_num_threads()
+        self.conditions = conditions()
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -224,7 +224,7 @@ class GuardMode(TorchDispatchMode):
         assert form is not None
         try:
             live = form.bind(args, kwargs)
-            key = site_key(entry.op, live, self.num_threads)
+            key = site_key(entry.op, live, self.conditions)
             plan = self._find_plan(key)
             if not self.scheduler.accepts(tally, key, plan.cost_s if plan is not None else 0.0):
                 return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,11 +11,30 @@ from torch import Tensor
 _DEVICES = frozenset({"cpu", "cuda"})
 
 
-def site_key(op: Any, args: tuple[Any, ...], num_threads: int) -> tuple[Any, ...]:
+def conditions() -> tuple[Any, ...]:
+    """What besides the operands selects a kernel or its order: threads and numeric flags."""
+    return (
+        torch.get_num_threads(),
+        torch.are_deterministic_algorithms_enabled(),
+        _flag(torch.get_float32_matmul_precision),
+        torch.backends.mkldnn.enabled,
+        _flag(lambda: getattr(torch.backends.cuda.matmul, "fp32_precision", None)),
+    )
+
+
+def _flag(read: Callable[[], Any]) -> Any:
+    """A precision switch; torch refuses to read one that was set through its other interface."""
+    try:
+        return read()
+    except RuntimeError:
+        return "set elsewhere"
+
+
+def site_key(op: Any, args: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any, ...]:
     """Op, exact shapes, strides, alignment, dtypes and devices of the operands, and the other
     arguments; of Python floats only whether they are 0 or 1, since an optimizer's change each step
     and kernels do not depend on them otherwise."""
-    return (id(op), num_threads, *map(_part, args))
+    return (id(op), now, *map(_part, args))
 
 
 def _part(value: Any) -> Any:

@@ -60,11 +60,11 @@ def _column_shift(call: BoundCall, size: int) -> int | None:
     """
     threads = _threads(call)
     share = -(-size // threads)
-    if share * threads == size and share % COLUMN_BLOCK == 0:
+    if share * threads != size:
+        return None
+    if share % COLUMN_BLOCK == 0:
         return 0
-    if threads > 1 and share * threads == size and share % (128 // call["self"].element_size()) == 0:
-        return share
-    return None
+    return share if threads > 1 and share * call["self"].element_size() % 128 == 0 else None
 
 
 def _rolled(tensor: Tensor, dim: int, shift: int) -> Tensor:

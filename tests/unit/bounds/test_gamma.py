@@ -106,7 +106,7 @@ def test_a_chain_of_roundings_of_one_size_stays_within_the_sum(count: int, x: fl
     assert abs(value - Fraction(x)) <= Fraction(limit)
 
 
-def test_an_elementary_function_has_a_contract_of_ulps_and_a_proof_of_half_the_significand() -> None:
+def test_elementary_functions_have_a_contract_of_ulps_and_a_proof_of_half_the_digits() -> None:
     proof, contract = elementary(np.array(1.0), FLOAT32, FLOAT32)
     four_ulps = 8 * FLOAT32.u
     assert four_ulps <= contract <= four_ulps + 2 * FLOAT32.u

@@ -92,12 +92,13 @@ def test_the_contract_breaks_for_the_textbook_formula_and_not_for_updating() -> 
     """What makes a contract worth having: it tells the two apart."""
     broken = 0
     for seed in range(40):
-        x = row(seed) + 0.0
+        x = row(seed)
         values = toy.fractions(x)
         limits = norms.moments(x[None], EPS, U, proof=False)
         rstd = rstd_of(textbook(values)[1])
         _, true_rstd = true_moments(values)
-        if rstd is None or abs(rstd - true_rstd) > allowed(limits.rstd_error[0, 0]):
+        limit = limits.rstd_error[0, 0]
+        if np.isfinite(limit) and (rstd is None or abs(rstd - true_rstd) > allowed(limit)):
             broken += 1
     assert broken > 0
 
@@ -135,7 +136,8 @@ def test_gradients_stay_within_their_bounds(seed: int) -> None:
         z = [(v - m) * r for v in values]
         inner = sum(g * q for g, q in zip(dy, z, strict=True)) / n
         true = [r * (g - sum(dy) / n - q * inner) for g, q in zip(dy, z, strict=True)]
-        assert all(abs(a - b) <= allowed(e) for a, b, e in zip(computed, true, dx_limit[i], strict=True))
+        assert all(abs(a - b) <= allowed(e)
+                   for a, b, e in zip(computed, true, dx_limit[i], strict=True))
         offset = fl(-r * m)
         for j in range(n):
             dg_terms[j].append(fl(dy[j] * fl(fl(r * values[j]) + offset)))

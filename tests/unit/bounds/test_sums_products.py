@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 from fractions import Fraction
 
@@ -47,9 +46,7 @@ def test_a_binary_tree_stays_within_its_depth(seed: int) -> None:
     parts = toy.fractions(toy.draw(generator, 64))
     exact, size = sum(parts), sum(map(abs, parts))
     while len(parts) > 1:
-        parts = [toy.rounded(a + b) for a, b in itertools.batched(parts, 2)] if hasattr(
-            itertools, "batched") else [toy.rounded(parts[i] + parts[i + 1])
-                                        for i in range(0, len(parts), 2)]
+        parts = [toy.rounded(a + b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
     assert abs(parts[0] - exact) <= 6 * Fraction(toy.TOY.u) * (1 + Fraction(1, 20)) * size
 
 
@@ -94,31 +91,28 @@ def test_the_reference_of_a_long_double_is_sharper() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_product_with_rounded_inputs_stays_within_its_bound(seed: int) -> None:
+@pytest.mark.parametrize("coarse", [0.0, 2 * BFLOAT16.u])
+def test_a_product_stays_within_its_bound_with_exact_and_with_rounded_inputs(
+    seed: int, coarse: float
+) -> None:
     generator = np.random.default_rng(seed)
     k = int(generator.integers(1, 24))
-    a, b = toy.draw(generator, k), toy.draw(generator, k)
-    coarse = 2 * BFLOAT16.u if seed % 2 else 0.0
-    inputs = [[Fraction(np.trunc(x * 2**20) / 2**20) if not coarse else
-               toy.rounded(Fraction(x), BFLOAT16) for x in v] for v in (a, b)]
-    exact = sum(Fraction(x) * Fraction(y) for x, y in zip(a, b, strict=True))
-    computed = _fp32_dot(*inputs)
+    a, b = (generator.standard_normal((2, k)).astype(np.float32).astype(np.float64))
+    exact = sum(x * y for x, y in zip(toy.fractions(a), toy.fractions(b), strict=True))
+    inputs = [[toy.rounded(x, BFLOAT16) if coarse else x for x in toy.fractions(v)]
+              for v in (a, b)]
+    computed = toy.dot(*inputs, FLOAT32)
     size = np.array(np.abs(a) @ np.abs(b))
     error = products.product_error(k, size, np.abs(a).sum(), np.abs(b).sum(), torch.float32, coarse)
     limit = products.product_bound(np.array(float(exact)), error, FLOAT32)
-    slack = size * 2.0**-18 if not coarse else 0.0  # the truncation to 20 bits above
-    assert abs(computed - exact) <= Fraction(float(limit + slack))
-
-
-def _fp32_dot(a: list[Fraction], b: list[Fraction]) -> Fraction:
-    return toy.dot(a, b, FLOAT32)
+    assert abs(computed - exact) <= Fraction(float(limit))
 
 
 def test_the_product_bound_is_nearly_reached() -> None:
     k = 200
     a = [Fraction(1)] + [Fraction(FLOAT32.u) * Fraction(127, 128)] * (k - 1)
     b = [Fraction(1)] * k
-    error = abs(_fp32_dot(a, b) - sum(a))
+    error = abs(toy.dot(a, b, FLOAT32) - sum(a))
     limit = products.product_error(k, np.array(float(sum(a))), 1.0, float(k), torch.float32, 0.0)
     assert Fraction(float(limit)) / 4 < error <= Fraction(float(limit))
 
