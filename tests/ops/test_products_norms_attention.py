@@ -141,7 +141,8 @@ def test_a_product_that_is_wrong_for_one_layout_is_seen() -> None:
             results[0].copy_(left.t().reshape(left.shape).double() @ info.args[1].double())
 
     with KernelOverride(aten.mm.default, misread):
-        transposed, plain = bind(aten.mm.default, (a, b)), bind(aten.mm.default, (a.contiguous(), b))
+        transposed = bind(aten.mm.default, (a, b))
+        plain = bind(aten.mm.default, (a.contiguous(), b))
         assert judge(transposed, transposed.run())
         assert not judge(plain, plain.run())
 
@@ -179,7 +180,7 @@ def test_every_matmul_precision_has_a_bound_that_holds_and_still_sees_a_large_er
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64])
 def test_integer_products_are_exact_and_wrap_around(dtype: torch.dtype) -> None:
     low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
-    a, b = torch.randint(low, high, (17, 30), dtype=dtype), torch.randint(low, high, (30, 9), dtype=dtype)
+    a, b = (torch.randint(low, high, size, dtype=dtype) for size in ((17, 30), (30, 9)))
     for op, args, kwargs in ((aten.mm.default, (a, b), {}),
                              (aten.addmm.default, (b[:1].expand(17, 9), a, b), {"alpha": 3})):
         call = bind(op, args, **kwargs)
@@ -212,7 +213,8 @@ def test_runs_that_do_not_merge_in_memory_are_added_one_by_one() -> None:
     held = call.run()
     assert not judge(call, held)
     reference = references(call, held)[0]
-    merged = references(bind(aten.sum.dim_IntList, (x.transpose(0, 1).reshape(3, -1), [1])), held)[0]
+    rows = bind(aten.sum.dim_IntList, (x.transpose(0, 1).reshape(3, -1), [1]))
+    merged = references(rows, held)[0]
     error = np.abs(bits.values(held[0]) - reference.expected)
     assert (error > merged.contract).all()
 
@@ -249,14 +251,16 @@ def test_attention_on_a_window_has_the_same_expectations(label: str) -> None:
     calls = [bind(FLASH, (q, k, v, 0.0, True)),
              bind(FLASH_BACKWARD, (go, q, k, v, out, lse, 0.0, True)),
              bind(FLASH, (q, k, v), attn_mask=mask),
-             bind(FLASH_BACKWARD, (go, q, k, v, masked_out, masked_lse, 0.0, False), attn_mask=mask)]
+             bind(FLASH_BACKWARD, (go, q, k, v, masked_out, masked_lse, 0.0, False),
+                  attn_mask=mask)]
     for call in calls:
         held = call.run()
         spec = lookup(call.form.packet)
         assert spec is not None
         axes = spec.axes(call, held)
         part = narrow_call(call, axes, label, 1, 2)
-        part_held = tuple(narrow(t, o, label, 1, 2) for t, o in zip(held, axes.outputs, strict=True))
+        part_held = tuple(narrow(t, o, label, 1, 2) for t, o in zip(held, axes.outputs,
+        strict=True))
         for whole, window, labels in zip(references(call, held), references(part, part_held),
                                          axes.outputs, strict=True):
             dim = labels.index(label)
