@@ -274,7 +274,7 @@ class Pipeline:
             held=held,
             suspicion=suspicion,
             deterministic=plan.spec.deterministic,
-            replayable=plan.spec.replayable,
+            replayable=plan.replayable,
             admitted=relation is not None and relation.admitted,
             recomputations=jury[:MAX_RECOMPUTATIONS],
             judge=judge,

@@ -26,6 +26,8 @@ PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
 class Plan:
     """The plan of one site.  ``visits`` counts checks, ``referenced`` those with a reference.
 
+    ``replayable`` is False where a repeat would draw random numbers: for ops that always do, and for
+    seeded ops (attention with dropout) whose symmetries do not apply to this call.
     ``stays_in_place``: no relation moves this call's work (a sum to one number), or not all of it,
     so a fault that is tied to a place is left to the reference, which then sees every cheap call.
     """
@@ -37,6 +39,7 @@ class Plan:
     flops: int
     elements: int
     fits: bool = True
+    replayable: bool = True
     stays_in_place: bool = False
     operand_elements: int = 0
     visits: int = 0
@@ -47,7 +50,7 @@ class Plan:
     def next_relation(self) -> Relation | None:
         """The relations in turn; the plain rerun where none is left; None for ops that draw
         random numbers."""
-        if not self.spec.replayable:
+        if not self.replayable:
             return None
         alive = [r for r in self.relations if not r.refused]
         if not alive:
@@ -65,7 +68,7 @@ class Plan:
         for relation in self.relations:
             if not relation.refused:
                 moved |= relation.symmetry.places
-        return PLACES - moved if self.spec.replayable else frozenset()
+        return PLACES - moved if self.replayable else frozenset()
 
     def window(self, held: Sequence[Tensor]) -> tuple[str, int] | None:
         """The axis along which a reference may be evaluated in part, and its length."""
@@ -108,6 +111,7 @@ def make_plan(
         flops=flops,
         elements=sum(t.numel() for t in held if t is not None),
         fits=fits,
+        replayable=spec.replayable and not (call.form.seeded and not compiled),
         stays_in_place=not moved & {"tile", "core", "lane"}
         or any(t is not None and t.numel() == 1 for t in held),
         operand_elements=sum(t.numel() for _, t in call.tensors()),

@@ -1,5 +1,4 @@
-"""The long forms: 2,000 transient faults, 1,000 repeated ones, 500 clean steps (`make
-test-slow`)."""
+"""The long forms of the campaigns: `make test-slow`."""
 
 from __future__ import annotations
 

@@ -102,3 +102,15 @@ def test_selftest_finds_all_witnesses_alive_and_a_blind_one_dead(
     monkeypatch.undo()
     monkeypatch.setattr(selftest, "checksum", lambda *_: [])
     assert selftest.dead_witnesses() == {"checksum"}
+
+
+def test_a_seeded_call_without_symmetries_is_never_repeated() -> None:
+    op = aten._scaled_dot_product_flash_attention.default
+    form = form_of(op)
+    assert form.seeded
+    q = torch.ones(1, 1, 4, 8)
+    call = BoundCall(form, form.bind((q, q, q, 0.5), {}))
+    spec = lookup("aten._scaled_dot_product_flash_attention")
+    assert spec is not None
+    plan = make_plan(spec, call, (q, torch.zeros(1, 1, 4)))
+    assert plan.next_relation() is None
