@@ -222,7 +222,8 @@ class Pipeline:
             return
         origin = watch.origin()
         op_call = describe(call, held, watch, plan, self.step, origin)
-        kind = (call.form.name, op_call.module, op_call.source, ruling.verdict.value)
+        place = (op_call.module, op_call.source)
+        kind = (call.form.name, *place, ruling.verdict.value, str(ruling.held_is_wrong))
         known_finding = self._known.get(kind)
         attribution = self._attribute(ruling, call, held, known_finding)
         finding = self._finding(ruling, suspicion, op_call, attribution, held)
@@ -285,7 +286,7 @@ class Pipeline:
         self, ruling: Ruling, call: BoundCall, held: tuple[Tensor, ...], known: _Known | None
     ) -> Attribution:
         place = str(held[ruling.output].device)
-        if ruling.verdict is not Verdict.CORRUPTION:
+        if ruling.verdict is not Verdict.CORRUPTION or not ruling.held_is_wrong:
             return unattributed(ruling.votes, ruling.reason, place)
         if known is not None and len(known.indices) >= MAX_STORED_PER_KIND:
             return known.attribution

@@ -83,6 +83,11 @@ def message(ruling: Ruling, op_call: OpCall, worst: Worst | None) -> str:
     if worst is None:
         return f"{head}: {ruling.reason}"
     index = ", ".join(map(str, worst.index))
+    if not ruling.held_is_wrong:
+        return (
+            f"{head}, in a recomputation only: [{index}] came out {worst.expected.repr}, the "
+            f"result in use has {worst.got.repr}: {ruling.reason}"
+        )
     return (
         f"{head}: {num_wrong} of {ruling.wrong.size} elements; [{index}] is "
         f"{worst.got.repr}, expected {worst.expected.repr}: {ruling.reason}"

@@ -26,8 +26,8 @@ PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
 class Plan:
     """The plan of one site.  ``visits`` counts checks, ``referenced`` those with a reference.
 
-    ``replayable`` is False where a repeat would draw random numbers: for ops that always do, and for
-    seeded ops (attention with dropout) whose symmetries do not apply to this call.
+    ``replayable`` is False where a repeat would draw random numbers: for ops that always do, and
+    for seeded ops (attention with dropout) whose symmetries do not apply to this call.
     ``stays_in_place``: no relation moves this call's work (a sum to one number), or not all of it,
     so a fault that is tied to a place is left to the reference, which then sees every cheap call.
     """

@@ -89,9 +89,9 @@ class DemoReport(Record, frozen=True, kw_only=True):
 
     @property
     def catch(self) -> Finding | None:
-        """The first corruption found in the faulty op."""
-        return next((f for f in self.guard.findings
-                     if f.op == self.faulty_op and f.verdict is Verdict.CORRUPTION), None)
+        """The first corrupt result found in the faulty op that training had used."""
+        return next((f for f in self.guard.findings if f.op == self.faulty_op
+                     and f.verdict is Verdict.CORRUPTION and f.held_is_wrong), None)
 
     @property
     def saved_share(self) -> float:

