@@ -340,7 +340,7 @@ class Pipeline:
             held,
             tuple(expected),
             finding,
-            site=f"{finding.op} {finding.module}",
+            site=f"{finding.op} {finding.module} {finding.held_is_wrong}",
             reduced=reduced(plan, call, held, tuple(expected), ruling),
         )
         return msgspec.structs.replace(finding, evidence=evidence)
