@@ -239,7 +239,8 @@ def _compile_double(
     move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
 ) -> Compiled:
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
-        got = call.mapped(lambda p, t: torch.stack([t, t])).run()
+        copies = 2 + visit % 2
+        got = call.mapped(lambda p, t: torch.stack([t] * copies)).run()
         return [
             Piece(i, g.select(0, 1), h, None)
             for i, (g, h) in enumerate(zip(got, held, strict=True))

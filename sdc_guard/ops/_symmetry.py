@@ -27,11 +27,10 @@ class Move:
     ``how``: ``split`` makes two calls on narrowed views of the axis (no copies); ``roll`` makes one
     call on operands rolled along it, in their own memory layout; ``flat`` splits dense operands
     of one layout as if they were vectors; ``negate`` negates the named operands, which negates
-    every covered result; ``double`` sets the call beside a copy of itself along a new leading
-    axis; ``reverse`` reverses list operands; ``rerun`` repeats the call on private images at
-    another
-    address; ``custom`` asks ``function(call, visit)`` for the undone results, None where it has
-    none.
+    every covered result; ``double`` sets the call beside one or two copies of itself along a new
+    leading axis; ``reverse`` reverses list operands; ``rerun`` repeats the call on private images
+    at another address; ``custom`` asks ``function(call, visit)`` for the undone results, None
+    where it has none.
     """
 
     how: str
@@ -56,7 +55,7 @@ class Symmetry:
     def varies(self) -> bool:
         """True if another visit recomputes the call in another place: only then are two runs of it
         two votes."""
-        return any(m.how in ("split", "flat", "roll", "custom") for m in self.moves)
+        return any(m.how in ("split", "flat", "roll", "double", "custom") for m in self.moves)
 
 
 def split(axis: str, *, known: bool = True) -> Symmetry:
