@@ -189,7 +189,8 @@ class Pipeline:
     ) -> tuple[str, Suspicion | None, Relation | None]:
         if plan.spec.reference is None or "reference" in self.dead_witnesses:
             return "", None, None
-        always = plan.stays_in_place and plan.reference_work <= CHEAP_REFERENCE_WORK
+        needs_it = plan.stays_in_place or watch.tally.reduction
+        always = needs_it and plan.reference_work <= CHEAP_REFERENCE_WORK
         if not always and not self.scheduler.wants_reference(watch.tally, plan.referenced):
             return "", None, None
         started_s = time.perf_counter()
