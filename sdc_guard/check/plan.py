@@ -113,6 +113,9 @@ def make_plan(
         fits=fits,
         replayable=spec.replayable and not (call.form.seeded and not compiled),
         stays_in_place=not moved & {"tile", "core", "lane"}
-        or any(t is not None and t.numel() == 1 for t in held),
+        or (
+            any(t is not None and t.numel() == 1 for t in held)
+            and not any(m.how == "double" for r in compiled for m in r.symmetry.moves)
+        ),
         operand_elements=sum(t.numel() for _, t in call.tensors()),
     )
