@@ -25,6 +25,7 @@ _memcmp.restype = ctypes.c_int
 _memmove = ctypes.memmove
 
 _UINT_BY_SIZE: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_TYPESTR_BY_SIZE = {size: np.dtype(kind).str for size, kind in _UINT_BY_SIZE.items()}
 _INT_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NUMPY_DTYPE: dict[torch.dtype, Any] = {
     torch.float64: np.float64,
@@ -41,8 +42,9 @@ _NUMPY_DTYPE: dict[torch.dtype, Any] = {
 
 def span(tensor: Tensor) -> int:
     """Number of elements from the first to the last that the tensor can reach in its storage."""
-    if tensor.numel() == 0:
-        return 0
+    num_elements: int = tensor.numel()
+    if num_elements == 0 or tensor.is_contiguous():
+        return num_elements
     return 1 + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.stride(), strict=True))
 
 
@@ -149,19 +151,41 @@ def restore(tensor: Tensor, image: Tensor) -> None:
         target.copy_(image.as_strided(flat, (1,), image.storage_offset()))
 
 
+def copy_rolled(source: Tensor, image: Tensor, shift: int) -> None:
+    """Copy contiguous host memory rolled towards the front by ``shift`` rows."""
+    # Of an empty row the stride is still 1.
+    row_bytes = source.numel() // source.shape[0] * source.element_size()
+    front_bytes = shift * row_bytes
+    rest_bytes = source.shape[0] * row_bytes - front_bytes
+    start, target = source.data_ptr(), image.data_ptr()
+    _memmove(target, start + front_bytes, rest_bytes)
+    _memmove(target + rest_bytes, start, front_bytes)
+
+
 def raw(tensor: Tensor) -> NDArray[Any]:
     """NumPy view of a CPU tensor's bits as unsigned integers, with the tensor's own strides.
 
     The caller keeps the tensor alive as long as the view.
     """
     itemsize = tensor.element_size()
-    num_bytes = span(tensor) * itemsize
-    dtype = _UINT_BY_SIZE[itemsize]
-    if num_bytes == 0:
-        return np.empty(tuple(tensor.shape), dtype=dtype)
-    memory: Any = (ctypes.c_char * num_bytes).from_address(tensor.data_ptr())
-    strides = tuple(s * itemsize for s in tensor.stride())
-    return np.ndarray(tuple(tensor.shape), dtype=dtype, buffer=memory, strides=strides)
+    if tensor.numel() == 0:
+        return np.empty(tuple(tensor.shape), dtype=_UINT_BY_SIZE[itemsize])
+    return np.asarray(_Memory(tensor, itemsize))
+
+
+class _Memory:
+    """A tensor's memory in NumPy's array protocol: 6 times faster to make than a ctypes buffer."""
+
+    __slots__ = ("__array_interface__",)
+
+    def __init__(self, tensor: Tensor, itemsize: int) -> None:
+        self.__array_interface__ = {
+            "version": 3,
+            "typestr": _TYPESTR_BY_SIZE[itemsize],
+            "data": (tensor.data_ptr(), False),
+            "shape": tuple(tensor.shape),
+            "strides": tuple([s * itemsize for s in tensor.stride()]),
+        }
 
 
 def on_host(tensor: Tensor) -> Tensor:
@@ -213,6 +237,23 @@ def bits_equal(a: Tensor, b: Tensor) -> bool:
     if a.stride() == b.stride() and is_dense(a):
         return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
     return bool(np.array_equal(raw(a), raw(b)))
+
+
+def rows_equal(part: Tensor, whole: Tensor, start: int, *, flat: bool) -> bool:
+    """True if ``part`` has the bits of ``whole`` from row ``start`` on, both contiguous in host
+    memory (``flat``: from element ``start`` of its span on, which it covers densely); False says
+    nothing."""
+    if whole.device.type != "cpu" or not part.is_contiguous():
+        return False
+    itemsize = whole.element_size()
+    if flat:
+        offset = start * itemsize
+    elif whole.is_contiguous():
+        offset = start * whole.stride(0) * itemsize
+    else:
+        return False
+    size = part.numel() * itemsize
+    return not _memcmp(part.data_ptr(), whole.data_ptr() + offset, size)
 
 
 def wrong_mask(a: Tensor, b: Tensor) -> NDArray[np.bool_]:

@@ -134,9 +134,10 @@ def flatten(value: Any) -> list[Any]:
     return []
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class BoundCall:
-    """One call: a form and all its arguments in schema order."""
+    """One call: a form and all its arguments in schema order.  Nobody changes one; it is not frozen
+    because several are made per checked call, and freezing triples what each costs."""
 
     form: OpForm
     args: tuple[Any, ...]

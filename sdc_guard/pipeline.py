@@ -108,7 +108,7 @@ class Pipeline:
         if self.scheduler.budget == "all" or tally.num_measured < 64:
             tally.measure(plan.elements, plan.flops)
         witnesses: list[str] = []
-        for run in (self._invariant, self._replay, self._reference):
+        for run in self._witnesses_of(plan):
             witness, suspicion, relation = run(plan, call, held, watch)
             if witness:
                 witnesses.append(witness)
@@ -125,6 +125,13 @@ class Pipeline:
             tally.not_tested["no witness applies" if plan.fits else "memory budget"] += 1
         spent_s = time.perf_counter() - started_s
         plan.cost_s = spent_s if not plan.cost_s else plan.cost_s + 0.2 * (spent_s - plan.cost_s)
+
+    def _witnesses_of(self, plan: Plan) -> tuple[Callable[..., Any], ...]:
+        if plan.spec.invariant is None:
+            return self._replay, self._reference
+        if plan.proven and "invariant" not in self.dead_witnesses:
+            return (self._invariant,)
+        return self._invariant, self._replay, self._reference
 
     def _new_plan(self, key: Any, watch: Watch, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
         spec = watch.entry.spec

@@ -268,7 +268,7 @@ class Coverage(Record, frozen=True, kw_only=True):
         return self.overhead_s / own_s if own_s > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Observation:
     """One op call, live: the operands as they were *before* the call and the result in use.
 

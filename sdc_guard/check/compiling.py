@@ -127,7 +127,7 @@ def _compile_split(
 
             part = base.mapped(narrowed).run()
             for i, dim in covered.items():
-                yield Piece(i, part[i], held[i].narrow(dim, start, length), (dim, start, length))
+                yield Piece(i, part[i], held[i], (dim, start, length))
 
     return run, set(covered)
 
@@ -159,6 +159,9 @@ def _compile_roll(
                 return tensor
             dim = dims[path]
             image = bits.empty_image(tensor)
+            if dim == 0 and tensor.is_contiguous() and tensor.device.type == "cpu":
+                bits.copy_rolled(tensor, image, shift)
+                return image
             source, target = _distinct(tensor), _distinct(image)
             target.narrow(dim, 0, rest).copy_(source.narrow(dim, shift, rest))
             target.narrow(dim, rest, shift).copy_(source.narrow(dim, 0, shift))
@@ -167,12 +170,8 @@ def _compile_roll(
         base = call.replaced(**overrides) if overrides else call
         got = base.mapped(rolled).run()
         for i, dim in covered.items():
-            yield Piece(
-                i, got[i].narrow(dim, 0, rest), held[i].narrow(dim, shift, rest), (dim, shift, rest)
-            )
-            yield Piece(
-                i, got[i].narrow(dim, rest, shift), held[i].narrow(dim, 0, shift), (dim, 0, shift)
-            )
+            yield Piece(i, got[i].narrow(dim, 0, rest), held[i], (dim, shift, rest))
+            yield Piece(i, got[i].narrow(dim, rest, shift), held[i], (dim, 0, shift))
 
     return run, set(covered)
 
@@ -204,9 +203,8 @@ def _compile_flat(
             for i, tensor, offset in operands:
                 args[i] = tensor.as_strided((length,), (1,), offset + start)
             part = BoundCall(call.form, tuple(args)).run()
-            for i, (got, h) in enumerate(zip(part, held, strict=True)):
-                view = h.as_strided((length,), (1,), h.storage_offset() + start)
-                yield Piece(i, got, view, (-1, start, length))
+            for i, got in enumerate(part):
+                yield Piece(i, got, held[i], (-1, start, length))
 
     return run, set(range(len(held)))
 

@@ -30,6 +30,7 @@ class Plan:
     for seeded ops (attention with dropout) whose symmetries do not apply to this call.
     ``stays_in_place``: no relation moves this call's work (a sum to one number), or not all of it,
     so a fault that is tied to a place is left to the reference, which then sees every cheap call.
+    ``proven``: the op's invariant fixes every bit of this call's results.
     """
 
     spec: OpSpec
@@ -41,6 +42,7 @@ class Plan:
     fits: bool = True
     replayable: bool = True
     stays_in_place: bool = False
+    proven: bool = False
     operand_elements: int = 0
     visits: int = 0
     referenced: int = 0
@@ -117,5 +119,6 @@ def make_plan(
             any(t is not None and t.numel() == 1 for t in held)
             and not any(m.how == "double" for r in compiled for m in r.symmetry.moves)
         ),
+        proven=spec.proves is not None and spec.proves(call, held),
         operand_elements=sum(t.numel() for _, t in call.tensors()),
     )

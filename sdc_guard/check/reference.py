@@ -107,7 +107,7 @@ def compare(got: Tensor, expectation: Reference) -> tuple[NDArray[np.bool_], str
     fmt = format_of(got.dtype)
     error = np.abs(values - expected)
     for limit, exceeds in ((expectation.proof, "proof"), (expectation.contract, "contract")):
-        if limit is None:
+        if limit is None or (error <= limit).all():
             continue
         reach = np.abs(expected) + np.nan_to_num(limit, posinf=0.0)
         judged = (reach < fmt.max) & (np.asarray(expectation.magnitude) < fmt.max)

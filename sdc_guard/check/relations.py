@@ -20,39 +20,51 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.ops._symmetry import Symmetry
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Piece:
-    """``got`` must equal ``held``, which is the part ``where`` of result ``output``.
+    """``got`` must equal the part ``where`` of ``whole``, which is result ``output``.
 
     ``where`` is (dimension, start, length), or None for the whole; dimension -1 means the span of
-    the result taken as a vector.  With ``negated`` the recomputation has the other sign.
+    the result taken as a vector.  With ``negated`` the recomputation has the other sign until it is
+    looked at.  ``got`` belongs to the piece, which negates it in place.
     """
 
     output: int
     got: Tensor
-    held: Tensor
+    whole: Tensor
     where: tuple[int, int, int] | None
     negated: bool = False
+    _undone: bool = False
+
+    @property
+    def held(self) -> Tensor:
+        """The part of the held result."""
+        return part_of(self.whole, self.where)
 
     def agrees(self) -> bool:
         if not self.negated:
+            where = self.where
+            if where is not None and where[0] <= 0 and bits.rows_equal(
+                self.got, self.whole, where[1], flat=where[0] < 0
+            ):
+                return True
             return bits.bits_equal(self.got, self.held)
-        undone = torch.neg(self.got)
-        if bits.bits_equal(undone, self.held):
-            return True
-        return not bool(self.wrong().any())
+        return bits.bits_equal(self._negated_back(), self.held) or not bool(self.wrong().any())
+
+    def _negated_back(self) -> Tensor:
+        if not self._undone:
+            self.got.neg_()
+            self._undone = True
+        return self.got
 
     def undone(self) -> Tensor:
         """The recomputed part with the relation undone; a negated zero takes the held sign, because
         a sum of terms that cancel is +0 with either sign of the operands."""
         if not self.negated:
             return self.got
-        undone = torch.neg(self.got)
-        return torch.where(
-            (undone == 0) & (self.held == 0) | (undone.isnan() & self.held.isnan()),
-            self.held,
-            undone,
-        )
+        undone, held = self._negated_back(), self.held
+        return torch.where((undone == 0) & (held == 0) | (undone.isnan() & held.isnan()),
+                           held, undone)
 
     def wrong(self) -> np.ndarray:
         return bits.wrong_mask(self.undone(), self.held)
@@ -99,17 +111,15 @@ def assemble(pieces: Pieces, held: Sequence[Tensor]) -> tuple[Tensor | None, ...
     for piece in pieces:
         if piece.output not in images:
             images[piece.output] = bits.snapshot(held[piece.output])
-        target = images[piece.output]
-        if piece.where is not None:
-            dim, start, length = piece.where
-            target = (
-                _as_vector(target).narrow(0, start, length)
-                if dim < 0
-                else target.narrow(dim, start, length)
-            )
-        target.copy_(piece.undone())
+        part_of(images[piece.output], piece.where).copy_(piece.undone())
     return tuple(images.get(i) for i in range(len(held)))
 
 
-def _as_vector(tensor: Tensor) -> Tensor:
-    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+def part_of(tensor: Tensor, where: tuple[int, int, int] | None) -> Tensor:
+    """A view of the part that a piece is about."""
+    if where is None:
+        return tensor
+    dim, start, length = where
+    if dim < 0:
+        return tensor.as_strided((length,), (1,), tensor.storage_offset() + start)
+    return tensor.narrow(dim, start, length)

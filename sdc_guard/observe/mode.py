@@ -269,10 +269,13 @@ class GuardMode(TorchDispatchMode):
         for i, other in enumerate(call.args):
             if isinstance(other, (list, tuple)) and other and isinstance(other[0], Tensor):
                 return call.with_private_images()
-            if i != position and isinstance(other, Tensor):
-                start, stop = bits.address_range(other)
-                if start < high and stop > low:
-                    return call.with_private_images()
+            if (
+                i != position
+                and isinstance(other, Tensor)
+                and other.data_ptr() < high
+                and bits.address_range(other)[1] > low
+            ):
+                return call.with_private_images()
         args = list(call.args)
         args[position] = bits.snapshot(target)
         return BoundCall(call.form, tuple(args))

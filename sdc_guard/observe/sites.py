@@ -34,7 +34,7 @@ def site_key(op: Any, args: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any,
     """Op, exact shapes, strides, alignment, dtypes and devices of the operands, and the other
     arguments; of Python floats only whether they are 0 or 1, since an optimizer's change each step
     and kernels do not depend on them otherwise."""
-    return (id(op), now, *map(_part, args))
+    return (id(op), now, *[_part(value) for value in args])
 
 
 def _part(value: Any) -> Any:
@@ -42,10 +42,12 @@ def _part(value: Any) -> Any:
         if value.layout is not torch.strided:
             return (value.shape, value.layout, value.dtype, value.device)
         return (value.shape, value.stride(), value.dtype, value.data_ptr() & 63, value.device)
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_part, value))
+    if value is None or value is True or value is False:
+        return value
     if isinstance(value, float):
         return value if value in (0.0, 1.0) else "float"
+    if isinstance(value, (list, tuple)):
+        return tuple([_part(item) for item in value])
     return value if value.__hash__ is not None else repr(value)
 
 

@@ -80,6 +80,7 @@ class HostCall:
 
 ReferenceFn = Callable[[HostCall], tuple[Reference | None, ...]]
 InvariantFn = Callable[[BoundCall, tuple[Tensor, ...]], "tuple[int, NDArray[np.bool_], str] | None"]
+ProvesFn = Callable[[BoundCall, tuple[Tensor, ...]], bool]
 SymmetriesOf = Callable[[BoundCall, tuple[Tensor, ...]], tuple[Symmetry, ...]]
 FlopsOf = Callable[[BoundCall, tuple[Tensor, ...]], int]
 ChecksumFn = Callable[[HostCall], tuple[F64, F64, F64, str] | None]
@@ -99,12 +100,14 @@ class OpSpec:
 
     ``axes``: named axes of operands and results.  ``symmetries``: bit-exact relations for replay, a
     tuple or a function of the call.  ``reference``: float64 by an independent path.  ``checksum``:
-    for products, see ``check/checksum.py``.  ``invariant``: an exact fact, returns (output, mask of
-    elements that break it, text) or None.  ``deterministic``: the op is documented to give equal
-    bits for equal calls on every device it is used on.  ``replayable`` is False for ops that
-    consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so they come first
-    when a budget is short.  ``window`` names axes along which a reference may be evaluated in part.
-    ``samples`` makes calls for the conformance, bound and power tests, hunts and sweeps.
+    for products, see ``check/reference.py``.  ``invariant``: an exact fact, returns (output, mask
+    of elements that break it, text) or None; ``proves`` tells of a call whether that fact fixes
+    every bit of every result, so that no other witness can add to it.  ``deterministic``: the op is
+    documented to give equal bits for equal calls on every device it is used on.  ``replayable`` is
+    False for ops that consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so
+    they come first when a budget is short.  ``window`` names axes along which a reference may be
+    evaluated in part.  ``samples`` makes calls for the conformance, bound and power tests, hunts
+    and sweeps.
     """
 
     packet: str
@@ -114,6 +117,7 @@ class OpSpec:
     reference: ReferenceFn | None = None
     checksum: ChecksumFn | None = None
     invariant: InvariantFn | None = None
+    proves: ProvesFn | None = None
     flops: FlopsOf = elementwise_flops
     deterministic: bool = True
     replayable: bool = True

@@ -42,12 +42,17 @@ def copy_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry
                                                  else "self",))
 
 
+def keeps_bits(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
+    """True for a copy within a dtype and a device."""
+    source = _source(call)
+    return source.dtype is held[0].dtype and source.device == held[0].device
+
+
 def same_bits(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     """A copy within a dtype holds the operand's bits."""
-    source = _source(call)
-    if source.dtype is not held[0].dtype or source.device != held[0].device:
+    if not keeps_bits(call, held):
         return None
-    wrong = moved_bits(held[0], source.expand(held[0].shape))
+    wrong = moved_bits(held[0], _source(call).expand(held[0].shape))
     return None if wrong is None else (0, wrong, "the result's bits are the operand's")
 
 
@@ -76,7 +81,8 @@ def _copy_samples(op: Any) -> Any:
 
 def _register_copy(op: Any) -> None:
     checked(op, family="copy", axes=broadcast_axes, symmetries=copy_symmetries,
-            invariant=same_bits, window=(OUTERMOST,), samples=_copy_samples(op))(copied)
+            invariant=same_bits, proves=keeps_bits, window=(OUTERMOST,),
+            samples=_copy_samples(op))(copied)
 
 
 def copied(call: HostCall) -> tuple[Reference | None, ...]:

@@ -60,9 +60,13 @@ def _embedding_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Sy
     return (*rows, *columns, *signed) or (RERUN,)
 
 
+def _readable(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
+    return held[0].device.type == "cpu" and bits.has_values(held[0].dtype)
+
+
 def _gathered_bits(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     """Result rows are table rows, bit for bit."""
-    if held[0].device.type != "cpu" or not bits.has_values(held[0].dtype):
+    if not _readable(call, held):
         return None
     expected = bits.raw(call["weight"])[bits.values(call["indices"])]
     wrong = bits.raw(held[0]) != expected
@@ -83,8 +87,8 @@ def _embedding_samples(generator: torch.Generator, dtype: torch.dtype) -> Sample
 
 
 @checked(aten.embedding, family="embedding", axes=_embedding_axes,
-         symmetries=_embedding_symmetries, invariant=_gathered_bits, window=("i0",),
-         samples=_embedding_samples)
+         symmetries=_embedding_symmetries, invariant=_gathered_bits, proves=_readable,
+         window=("i0",), samples=_embedding_samples)
 def embedding(call: HostCall) -> tuple[Reference | None, ...]:
     """The table rows that the indices name."""
     return (Reference(call.array("weight")[call.array("indices")], 0.0, 0.0, "exact"),)

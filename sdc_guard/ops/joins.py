@@ -79,15 +79,21 @@ def _join_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetr
     return tuple(found) or (RERUN,)
 
 
+def _keeps_bits(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
+    """True where no piece is converted."""
+    return all(part.dtype is held[0].dtype and part.device == held[0].device
+               for part in _parts(call))
+
+
 def _join_invariant(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     """Each piece's bits stand at its place."""
+    if not _keeps_bits(call, held):
+        return None
     result, dim = held[0], call["dim"]
     text = "the result's bits are those of the pieces"
     wrong = None
     start = 0
     for part in _parts(call):
-        if part.dtype is not result.dtype or part.device != result.device:
-            return None
         if call.form.packet == "aten.stack":
             part = part.unsqueeze(dim)
         length = part.shape[dim]
@@ -121,14 +127,14 @@ def _join_samples(op: Any) -> Any:
 
 
 @checked(aten.cat, family="copy", axes=_join_axes, symmetries=_join_symmetries,
-         invariant=_join_invariant, samples=_join_samples(aten.cat))
+         invariant=_join_invariant, proves=_keeps_bits, samples=_join_samples(aten.cat))
 def cat(call: HostCall) -> tuple[Reference | None, ...]:
     """The operands one after the other along a dimension, each converted to the common dtype."""
     return _joined(call, np.concatenate)
 
 
 @checked(aten.stack, family="copy", axes=_join_axes, symmetries=_join_symmetries,
-         invariant=_join_invariant, samples=_join_samples(aten.stack))
+         invariant=_join_invariant, proves=_keeps_bits, samples=_join_samples(aten.stack))
 def stack(call: HostCall) -> tuple[Reference | None, ...]:
     """The operands beside each other along a new dimension."""
     return _joined(call, np.stack)

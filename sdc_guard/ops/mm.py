@@ -108,9 +108,11 @@ def product_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symme
         return (*signs, RERUN)
     known = held[0].dtype is not torch.float64 and min(rows, columns) >= MIN_TILE
     rows_on, columns_on = roll("m", known=known), roll("n", lane=True, known=known)
-    # Rolled rows compare as two contiguous pieces; columns and signs cost a strided pass or two.
-    return (rows_on, rows_on, columns_on, rows_on, signs[0],
-            rows_on, rows_on, columns_on, rows_on, signs[1])
+    # Copying the factor is the cost of a roll; columns and signs take a pass over the result more.
+    often, rarely = rows_on, columns_on
+    if call[left].numel() > call[right].numel() + held[0].numel():
+        often, rarely = columns_on, rows_on
+    return (often, often, rarely, often, signs[0], often, often, rarely, often, signs[1])
 
 
 def checksums(

@@ -159,7 +159,7 @@ def floating_sum(call: HostCall) -> Sum:
     # A float64 sum is judged by a longer one where the machine has it.
     wide = np.longdouble if format_of(held.dtype) is FLOAT64 else np.float64
     value = x.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(np.float64)
-    abs_sum = np.abs(x).sum(axis=dims, keepdims=keepdim)
+    abs_sum = np.abs(x, out=x).sum(axis=dims, keepdims=keepdim)
     n = num_terms(call.call)
     acc, out = accumulator_of(held.dtype), format_of(held.dtype)
     single = held.numel() == 1 and n >= sums.PARALLEL_FROM
