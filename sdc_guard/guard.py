@@ -1,16 +1,14 @@
 """The guard: observes every operator call on this thread and decides what a finding does.
 
 ``Guard`` is a context manager for any code; :func:`sdc_guard.wrap` puts one around a model for
-good.  All numerical work is in the rooms below; here is the policy.
+good.  All numerical work is in the rooms below; what a finding does is in ``policy.py``.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
@@ -20,7 +18,6 @@ from torch.optim import Optimizer
 
 from sdc_guard import active, ranks
 from sdc_guard.check.selftest import dead_witnesses
-from sdc_guard.errors import CorruptionDetected, SdcGuardWarning, UsageError
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.environment import collect_environment
 from sdc_guard.evidence.eventlog import EventLog
@@ -31,7 +28,6 @@ from sdc_guard.limits import (
     parse_optimizers,
     parse_out,
     parse_seed,
-    parse_verdicts,
 )
 from sdc_guard.observe.compiled import CompiledRegions
 from sdc_guard.observe.mode import GuardMode
@@ -40,12 +36,10 @@ from sdc_guard.observe.sampling import Scheduler, parse_budget
 from sdc_guard.observe.sites import conditions
 from sdc_guard.observe.stack import install, remove
 from sdc_guard.pipeline import Pipeline
+from sdc_guard.policy import OnFinding, Policy
 from sdc_guard.records import Coverage, Finding
 
 log = logging.getLogger("sdc_guard")
-
-POLICIES = ("record", "warn", "raise", "skip")
-OnFinding = str | Callable[[Finding], object]
 
 
 def active_guard() -> Guard | None:
@@ -93,11 +87,8 @@ class Guard:
         model: nn.Module | None = None,
     ) -> None:
         self.budget = parse_budget(budget)
-        if not callable(on_finding) and on_finding not in POLICIES:
-            raise UsageError(f"on_finding={on_finding!r}: choose one of {', '.join(POLICIES)}, "
-                             "or give a callable")
+        self._policy = Policy(on_finding, act_on)
         self.on_finding = on_finding
-        self._act_on = parse_verdicts(act_on)
         self.memory_budget_bytes = (default_memory_budget_bytes(model) if memory_budget is None
                                     else parse_memory_budget(memory_budget))
         optimizers = parse_optimizers(optimizer)
@@ -120,7 +111,6 @@ class Guard:
         self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
         self._compiled = CompiledRegions(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer
-        self._corrupt: list[Finding] = []
         self._stepped: WeakSet[Optimizer] = WeakSet()
         self._in_step = False
         self._is_over = False
@@ -192,8 +182,8 @@ class Guard:
         if self._depth:
             return
         self.detach()
-        if error is None and self._corrupt and self.on_finding == "raise":
-            self._raise(self._corrupt)
+        if error is None and self._policy.corrupt and self.on_finding == "raise":
+            self._policy.raise_corrupt()
 
     def attach(self) -> None:
         """Watch this thread until :meth:`detach`, or as many exits as there were entries."""
@@ -201,8 +191,9 @@ class Guard:
         self._depth += 1
         self._outer = None
         self._mode.active = True
-        if self._depth == 1:
+        if not self._scheduler.floor_is_measured:
             self._scheduler.floor_s = self._mode.measure_floor_s()
+            self._scheduler.floor_is_measured = True
         if self._watching:
             install(self._mode)
         if self._depth > 1:
@@ -260,33 +251,21 @@ class Guard:
         if not pending:
             return
         self._pipeline.pending = []
-        for finding in pending:
-            log.warning("%s", finding.message)
-            acts = finding.verdict in self._act_on and finding.held_is_wrong
-            if acts:
-                self._corrupt.append(finding)
-            if callable(self.on_finding):
-                self.on_finding(finding)
-            elif self.on_finding == "warn":
-                warnings.warn(finding.message, SdcGuardWarning, stacklevel=2)
-            elif (acts and self.on_finding == "raise" and ranks.world_size() == 1
-                  and not self._provenance.in_optimizer):
-                self._gate.restore_buffers()
-                self._raise(self._corrupt)
-
-    def _raise(self, findings: list[Finding]) -> None:
-        found = tuple(findings)
-        self._corrupt = []
-        text = found[0].message if found else "another rank found a corrupt result in this step"
-        raise CorruptionDetected(text, found)
+        counts = self._policy.take(pending)
+        if self._provenance.in_optimizer:
+            return
+        if counts and self.on_finding == "raise" and ranks.world_size() == 1:
+            self._gate.restore_buffers()
+            self._policy.raise_corrupt()
+        self._policy.tell()
 
     def _protects(self) -> bool:
-        return self.on_finding in ("raise", "skip") and self.budget != 0.0
+        return self._policy.protects and self.budget != 0.0
 
     def _gate_calls(self) -> GateCalls:
         return GateCalls(
             is_active_here=lambda: active_guard() is self,
-            is_corrupt=lambda: bool(self._corrupt),
+            is_corrupt=lambda: bool(self._policy.corrupt),
             protects=self._protects,
             wants_inside=self._wants_inside,
             step_begins=self._step_begins,
@@ -323,13 +302,13 @@ class Guard:
             install(self._mode)
 
     def _rejected(self, where: str) -> None:
-        found = list(self._corrupt)
+        found = list(self._policy.corrupt)
         kind = "step_not_undone" if where == "applied" else "step_skipped"
         self._steps_skipped += kind == "step_skipped"
         self._events.write(kind, step=self._pipeline.step, where=where,
                            findings=[f.message for f in found])
         if self.on_finding == "raise":
-            self._raise(found)
+            self._policy.raise_corrupt()
 
     def _not_undoable(self, num_bytes: int) -> None:
         self.note_gap(
@@ -343,7 +322,7 @@ class Guard:
         self._stepped.clear()
         if self._is_over:
             self._is_over = False
-            self._corrupt = []
+            self._policy.corrupt = []
             self._provenance.forget_step()
         self._gate.begin_step()
 
@@ -355,7 +334,7 @@ class Guard:
                 self._mode.on_new_step = None
                 self._new_step()
             elif optimizer in self._stepped:
-                self._corrupt = []
+                self._policy.corrupt = []
 
     def _step_done(self, optimizer: Optimizer) -> None:
         self._pipeline.step += 1
@@ -367,8 +346,9 @@ class Guard:
         self._compiled.open()
         self._mode.rearm(self._new_step)
         scheduler = self._scheduler
+        scheduler.note_step(self._step_s, self._watching)
         if scheduler.due_for_retune():
-            scheduler.retune(self._mode.tallies.values(), scheduler.duty)
+            scheduler.retune(self._mode.tallies.values())
         self._watching = scheduler.draw_duty()
         self._num_unwatched["steps"] += not self._watching
         if self._watching:
@@ -377,6 +357,7 @@ class Guard:
             remove(self._mode)
             if ranks.world_size() > 1:  # another rank may find the step corrupt
                 self._gate.begin_step()
+        self._policy.tell()
 
     def _report_unseen(self, optimizer: Optimizer) -> None:
         """Say it when an optimizer steps and no forward, or no backward, was seen since its last

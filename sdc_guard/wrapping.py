@@ -18,7 +18,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sdc_guard.errors import UsageError
-from sdc_guard.guard import Guard, OnFinding, active_guard
+from sdc_guard.guard import Guard, active_guard
+from sdc_guard.policy import OnFinding
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -31,6 +31,7 @@ _OWN_ROOMS = tuple(
         "guard",
         "wrapping",
         "pipeline",
+        "policy",
         "gate",
         "ops",
         "inject",

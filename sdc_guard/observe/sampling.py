@@ -7,13 +7,16 @@ the next call at one of its least visited sites is checked, so that every site i
 Rates follow from measured costs: reductions first, the cheapest first, up to ``REDUCTION_SHARE`` of
 what is available; the other ops share the rest equally.  A ledger of time spent and allowed holds
 the average.  Where watching alone, without any check, costs more than half of the budget, whole
-steps are left out at random (``duty``).
+steps are left out at random (``duty``), as they are while the ledger is in debt.  What watching
+costs is measured: by how much watched steps take longer than the others, checks taken off.
 """
 
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Hashable, Iterable
+from statistics import median
 
 import numpy as np
 
@@ -27,6 +30,11 @@ SLACK_S = 0.05
 REFERENCE_SHARE = 0.02
 """With ``budget="all"``, references may take this share of the run time besides the first visit."""
 MIN_RATE = 1e-4
+NUM_STEPS_COMPARED = 15
+"""Steps of either kind, watched and not, whose medians tell the cost of watching."""
+MIN_STEPS_COMPARED = 5
+LEARNING_DUTY = 0.75
+"""Share of the steps that are watched until enough of either kind are known."""
 
 
 def parse_budget(budget: object) -> Budget:
@@ -50,12 +58,18 @@ class Scheduler:
     def __init__(self, budget: Budget, seed: int) -> None:
         self.budget = budget
         self.generator = np.random.default_rng([seed, 0x5DC])
-        self.floor_s = 4e-6
+        self.floor_s = 1e-5
+        self.floor_is_measured = False
         self.num_dispatched = 0
         self.check_s = 0.0
         self.reference_s = 0.0
         self.duty = 1.0
         self._started_s = time.perf_counter()
+        self._least_floor_s = 0.0
+        self._watched_s: deque[tuple[float, int]] = deque(maxlen=NUM_STEPS_COMPARED)
+        self._unwatched_s: deque[float] = deque(maxlen=NUM_STEPS_COMPARED)
+        self._at_step = (0, 0.0)
+        self._steps_since_retune = [0, 0]
         self._active_s = 0.0
         self._retuned_s = self._started_s
         self._dispatched_at_retune = 0
@@ -80,6 +94,30 @@ class Scheduler:
     def spent_s(self) -> float:
         return self.check_s + self.num_dispatched * self.floor_s
 
+    def _allowed_s(self) -> float:
+        assert isinstance(self.budget, float)
+        return self.budget * (max(self.elapsed_s - self.spent_s, 0.0) + SLACK_S)
+
+    def note_step(self, step_s: float, watched: bool) -> None:
+        """Learn what watching a call costs from a step's duration; the measured time of a call that
+        does nothing is the least that is believed."""
+        dispatched = self.num_dispatched - self._at_step[0]
+        check_s = self.check_s - self._at_step[1]
+        self._at_step = (self.num_dispatched, self.check_s)
+        self._steps_since_retune[watched] += 1
+        if not watched:
+            self._unwatched_s.append(step_s)
+        elif dispatched:
+            self._watched_s.append((step_s - check_s, dispatched))
+        if self._is_learning():
+            return
+        self._least_floor_s = self._least_floor_s or self.floor_s
+        more_s = median(s for s, _ in self._watched_s) - median(self._unwatched_s)
+        self.floor_s = max(more_s / median(n for _, n in self._watched_s), self._least_floor_s)
+
+    def _is_learning(self) -> bool:
+        return min(len(self._watched_s), len(self._unwatched_s)) < MIN_STEPS_COMPARED
+
     def wants(self, tally: Tally) -> bool:
         """Cheap first question: is this op due?"""
         if self.budget == "all":
@@ -89,7 +127,7 @@ class Scheduler:
         if tally.countdown > 0:
             tally.countdown -= 1
             return False
-        return True
+        return self.spent_s <= self._allowed_s()
 
     def accepts(self, tally: Tally, site: Hashable, cost_s: float) -> bool:
         """Second question, once the site is known: is it this site's turn, and is there time?
@@ -104,11 +142,8 @@ class Scheduler:
         tally.armed_for += 1
         if visits > least and tally.armed_for < 2 * len(tally.site_visits):
             return False
-        assert isinstance(self.budget, float)
-        own_s = max(self.elapsed_s - self.spent_s, 0.0)
-        if self.spent_s + cost_s > self.budget * own_s + SLACK_S * self.budget + cost_s * (
-            visits == 0 and tally.reduction
-        ):
+        grace_s = cost_s if visits == 0 and tally.reduction else 0.0
+        if self.spent_s + cost_s > self._allowed_s() + grace_s:
             return False
         tally.armed_for = 0
         tally.site_visits[site] = visits + 1
@@ -130,18 +165,28 @@ class Scheduler:
         tally.cost_s += 0.2 * (seconds - tally.cost_s)
 
     def draw_duty(self) -> bool:
-        """Whether to watch the next step at all."""
-        return self.duty >= 1.0 or bool(self.generator.random() < self.duty)
+        """Whether to watch the next step at all.  With ``budget=0`` none but the first, which tells
+        what there is to check."""
+        if self.budget == "all":
+            return True
+        if self.budget == 0.0 or self.spent_s > self._allowed_s():
+            return False
+        duty = min(self.duty, LEARNING_DUTY) if self._is_learning() else self.duty
+        return duty >= 1.0 or bool(self.generator.random() < duty)
 
     def due_for_retune(self) -> bool:
         return (
             isinstance(self.budget, float)
             and self.budget > 0.0
+            and self.num_dispatched > self._dispatched_at_retune
             and time.perf_counter() - self._retuned_s > RETUNE_EVERY_S
         )
 
-    def retune(self, tallies: Iterable[Tally], watched_share: float) -> None:
+    def retune(self, tallies: Iterable[Tally]) -> None:
         """Set the rates from what was measured since the last time."""
+        unwatched, watched = self._steps_since_retune
+        self._steps_since_retune = [0, 0]
+        watched_share = watched / (watched + unwatched) if unwatched else 1.0
         now_s = time.perf_counter()
         period_s = max((now_s - self._retuned_s) * max(watched_share, 1e-3), 1e-6)
         self._retuned_s = now_s

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from sdc_guard.errors import SdcGuardWarning
 from tests.guard.training import BACKWARD, FORWARD, Run, batch, flip, hit, wrapped
 
 aten = torch.ops.aten
+INSIDE = (aten.addcdiv_.default, 2)
 
 
 def corrupt_once(**options: Any) -> tuple[Run, Any, sdc_guard.Guard]:
@@ -56,6 +58,30 @@ def test_what_a_callable_raises_reaches_the_loop() -> None:
         run.step(0)
     assert len(guard.findings) == 1
     run.step(1)
+    sdc_guard.unwrap(run.model)
+
+
+@pytest.mark.parametrize("raised", ["callable", "warning"])
+def test_what_is_raised_for_a_fault_inside_an_optimizer_step_leaves_the_step_whole(
+    raised: str,
+) -> None:
+    def stop(finding: sdc_guard.Finding) -> None:
+        raise RuntimeError(finding.op)
+
+    run, plain = Run(), Run()
+    with hit(flip(*INSIDE)):
+        plain.step(0)
+    guard = wrapped(run, on_finding=stop if raised == "callable" else "warn")
+    kind = RuntimeError if raised == "callable" else SdcGuardWarning
+    with warnings.catch_warnings(), hit(flip(*INSIDE)):
+        warnings.simplefilter("error", SdcGuardWarning)
+        with pytest.raises(kind, match="addcdiv"):
+            run.step(0)
+    assert len(guard.findings) == 1
+    assert run.state() == plain.state()
+    run.step(1)
+    plain.step(1)
+    assert run.state() == plain.state()
     sdc_guard.unwrap(run.model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+import numpy as np
 import pytest
 
 from sdc_guard.errors import UsageError
@@ -57,7 +58,7 @@ def _simulate(
                 checked[op] += 1
                 sites[op][site] += 1
         if scheduler.due_for_retune():
-            scheduler.retune(tallies.values(), scheduler.duty)
+            scheduler.retune(tallies.values())
     return scheduler, checked, sites
 
 
@@ -69,6 +70,43 @@ def test_the_average_stays_near_the_budget(budget: float, monkeypatch: pytest.Mo
     assert checked["product"] > 0
     for counts in sites.values():
         assert max(counts.values()) - min(counts.values()) <= 2
+
+
+@pytest.mark.parametrize("watch_s", [1e-6, 30e-6])
+def test_watching_that_costs_more_than_it_seems_is_paid_from_the_budget(
+    watch_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1000 calls a step of 150 ms: at 30 us a call, watching each step would cost 20 %."""
+    clock = _Clock()
+    monkeypatch.setattr(sampling, "time", clock)
+    noise = np.random.default_rng(5)
+    scheduler = Scheduler(0.02, seed=1)
+    scheduler.floor_s = 1e-6
+    scheduler.start()
+    tally = Tally("sum", reduction=True)
+    watched, own_s, num_watched = True, 0.0, 0
+    for _ in range(4000):
+        started_s = clock.now_s
+        step_s = 0.15 * float(noise.normal(1.0, 0.03))
+        own_s += step_s
+        clock.now_s += step_s
+        for call in range(1000 if watched else 0):
+            tally.calls += 1
+            scheduler.num_dispatched += 1
+            clock.now_s += watch_s
+            if scheduler.wants(tally) and scheduler.accepts(tally, call % 5, 1e-4):
+                clock.now_s += 1e-4
+                scheduler.charge(tally, 1e-4)
+        num_watched += watched
+        scheduler.note_step(clock.now_s - started_s, watched)
+        if scheduler.due_for_retune():
+            scheduler.retune([tally])
+        watched = scheduler.draw_duty()
+    share = clock.now_s / own_s - 1
+    assert 0.5 * 0.02 <= share <= 1.25 * 0.02
+    assert num_watched > 40
+    if watch_s > 1e-5:
+        assert watch_s / 2 < scheduler.floor_s < 2 * watch_s
 
 
 def test_cheap_reductions_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,74 @@
+"""What a finding does: the policy of a guard, and what it has still to say or to raise."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterable
+from typing import NoReturn
+
+from sdc_guard.errors import CorruptionDetected, SdcGuardWarning, UsageError
+from sdc_guard.limits import parse_verdicts
+from sdc_guard.records import Finding
+
+log = logging.getLogger("sdc_guard")
+
+POLICIES = ("record", "warn", "raise", "skip")
+OnFinding = str | Callable[[Finding], object]
+
+
+class Policy:
+    """``corrupt`` lists the findings that count against the step at hand.
+
+    Raises:
+        UsageError: for an unknown ``on_finding`` or verdict.
+    """
+
+    def __init__(self, on_finding: OnFinding, act_on: tuple[str, ...]) -> None:
+        if not callable(on_finding) and on_finding not in POLICIES:
+            raise UsageError(f"on_finding={on_finding!r}: choose one of {', '.join(POLICIES)}, "
+                             "or give a callable")
+        self.on_finding = on_finding
+        self.corrupt: list[Finding] = []
+        self._act_on = parse_verdicts(act_on)
+        self._untold: list[Finding] = []
+
+    @property
+    def protects(self) -> bool:
+        """True if a corrupt step is to be kept out of the training state."""
+        return self.on_finding in ("raise", "skip")
+
+    def take(self, findings: Iterable[Finding]) -> bool:
+        """Take in new findings; returns whether one of them counts against the step."""
+        counts = False
+        for finding in findings:
+            log.warning("%s", finding.message)
+            if finding.verdict in self._act_on and finding.held_is_wrong:
+                self.corrupt.append(finding)
+                counts = True
+            self._untold.append(finding)
+        return counts
+
+    def tell(self) -> None:
+        """Hand findings to a callable, or warn.  Both may raise, which inside an optimizer step
+        would leave it half applied: there the guard waits for the step's end."""
+        untold, self._untold = self._untold, []
+        for i, finding in enumerate(untold):
+            try:
+                if callable(self.on_finding):
+                    self.on_finding(finding)
+                elif self.on_finding == "warn":
+                    warnings.warn(finding.message, SdcGuardWarning, stacklevel=4)
+            except BaseException:
+                self._untold = untold[i + 1:]
+                raise
+
+    def raise_corrupt(self) -> NoReturn:
+        """Raise what the step has against it, which is then settled.
+
+        Raises:
+            CorruptionDetected: always.
+        """
+        found, self.corrupt = tuple(self.corrupt), []
+        text = found[0].message if found else "another rank found a corrupt result in this step"
+        raise CorruptionDetected(text, found)
