@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
-from sdc_guard.ops._registry import HostCall, Reference, checked
-from sdc_guard.ops._symmetry import Symmetry
-from sdc_guard.ops.mm import (
+from sdc_guard.ops._products import (
+    PRODUCT,
     Call,
     affine_reference,
-    checksums,
-    exact_integers,
     factor,
     judged,
-    product_flops,
     product_symmetries,
+    reference_of,
 )
+from sdc_guard.ops._registry import HostCall, Reference, checked
+from sdc_guard.ops._symmetry import Symmetry
 
 aten = torch.ops.aten
 
@@ -54,40 +55,17 @@ def rolls(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
     return tuple(s for s in found if s.moves[0].how != "negate")
 
 
-@checked(
-    aten.addmm,
-    family="product",
-    operands=("m n", "m k", "k n"),
-    outputs=("m n",),
-    symmetries=product_symmetries,
-    flops=product_flops,
-    window=("m", "n"),
-    checksum=lambda call: checksums(
-        call, call.array("mat1"), call.array("mat2"), call.array("self")),
-    samples=samples,
-)
+AXES: dict[str, Any] = {"operands": ("m n", "m k", "k n"), "outputs": ("m n",), "window": ("m", "n")}
+
+
+@checked(aten.addmm, samples=samples, **AXES, **PRODUCT)
 def addmm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - beta C0 - alpha A B| <= gamma_{k+5} (|alpha| |A||B| + |beta C0|) + rounding(C)."""
-    a, b = call.array("mat1"), call.array("mat2")
-    if not call.held[0].is_floating_point():
-        product = int(call["alpha"]) * (a.astype(np.int64) @ b.astype(np.int64))
-        return exact_integers(call, int(call["beta"]) * call.array("self").astype(np.int64)
-                              + product)
-    if not is_covered_float(call.held[0].dtype):
-        return (None,)
-    return judged(call, *affine_reference(call, call.array("self"), a, b))
+    return reference_of(call)
 
 
-@checked(
-    aten._addmm_activation,
-    family="product",
-    operands=("m n", "m k", "k n"),
-    outputs=("m n",),
-    symmetries=rolls,
-    flops=product_flops,
-    window=("m", "n"),
-    samples=activation_samples,
-)
+@checked(aten._addmm_activation, samples=activation_samples, **AXES,
+         **{**PRODUCT, "symmetries": rolls, "checksum": None})
 def addmm_activation(call: HostCall) -> tuple[Reference | None, ...]:
     """``max(0, beta C0 + alpha A B)``, which moves two numbers no further apart.  With GELU it is
     judged by replay alone: CUDA's fused epilogue computes the tanh form, the CPU the exact one."""

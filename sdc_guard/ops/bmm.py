@@ -1,23 +1,11 @@
-"""Batches of matrix products; :mod:`sdc_guard.ops.mm` has the bound."""
+"""Batches of matrix products; :mod:`sdc_guard.ops._products` has the bound."""
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
-from sdc_guard.formats import is_covered_float
+from sdc_guard.ops._products import PRODUCT, Call, factor, reference_of
 from sdc_guard.ops._registry import HostCall, Reference, checked
-from sdc_guard.ops.mm import (
-    Call,
-    affine_reference,
-    checksums,
-    exact_integers,
-    factor,
-    judged,
-    product_flops,
-    product_reference,
-    product_symmetries,
-)
 
 aten = torch.ops.aten
 
@@ -49,46 +37,15 @@ def baddbmm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call
     ]
 
 
-@checked(
-    aten.bmm,
-    family="product",
-    operands=("b m k", "b k n"),
-    outputs=("b m n",),
-    symmetries=product_symmetries,
-    flops=product_flops,
-    window=("b", "m", "n"),
-    checksum=lambda call: checksums(call, call.array("self"), call.array("mat2")),
-    samples=bmm_samples,
-)
+@checked(aten.bmm, operands=("b m k", "b k n"), outputs=("b m n",), window=("b", "m", "n"),
+         samples=bmm_samples, **PRODUCT)
 def bmm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - AB| <= gamma_k |A||B| + rounding(C) in every batch, any order."""
-    a, b = call.array("self"), call.array("mat2")
-    if not call.held[0].is_floating_point():
-        return exact_integers(call, a.astype(np.int64) @ b.astype(np.int64))
-    if not is_covered_float(call.held[0].dtype):
-        return (None,)
-    return judged(call, *product_reference(call, a, b))
+    return reference_of(call)
 
 
-@checked(
-    aten.baddbmm,
-    family="product",
-    operands=("b m n", "b m k", "b k n"),
-    outputs=("b m n",),
-    symmetries=product_symmetries,
-    flops=product_flops,
-    window=("b", "m", "n"),
-    checksum=lambda call: checksums(
-        call, call.array("batch1"), call.array("batch2"), call.array("self")),
-    samples=baddbmm_samples,
-)
+@checked(aten.baddbmm, operands=("b m n", "b m k", "b k n"), outputs=("b m n",),
+         window=("b", "m", "n"), samples=baddbmm_samples, **PRODUCT)
 def baddbmm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - beta C0 - alpha A B| <= gamma_{k+5} (|alpha| |A||B| + |beta C0|) + rounding(C)."""
-    a, b = call.array("batch1"), call.array("batch2")
-    if not call.held[0].is_floating_point():
-        product = int(call["alpha"]) * (a.astype(np.int64) @ b.astype(np.int64))
-        return exact_integers(call, int(call["beta"]) * call.array("self").astype(np.int64)
-                              + product)
-    if not is_covered_float(call.held[0].dtype):
-        return (None,)
-    return judged(call, *affine_reference(call, call.array("self"), a, b))
+    return reference_of(call)

@@ -7,16 +7,8 @@ import torch
 
 from sdc_guard.bounds.gamma import own_rounding, rounding, stored
 from sdc_guard.formats import accumulator_of, is_covered_float
+from sdc_guard.ops._reductions import REDUCTION, Call, drawn, floating_sum, num_terms
 from sdc_guard.ops._registry import HostCall, Reference, checked
-from sdc_guard.ops.sum import (
-    Call,
-    drawn,
-    floating_sum,
-    input_flops,
-    num_terms,
-    reduction_axes,
-    reduction_symmetries,
-)
 
 aten = torch.ops.aten
 
@@ -40,16 +32,7 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     ]
 
 
-@checked(
-    aten.mean,
-    family="reduction",
-    axes=reduction_axes,
-    symmetries=reduction_symmetries,
-    flops=input_flops,
-    reduction=True,
-    window=("d0", "d1", "d2", "d3"),
-    samples=samples,
-)
+@checked(aten.mean, samples=samples, **REDUCTION)
 def mean(call: HostCall) -> tuple[Reference | None, ...]:
     """The error of the sum over n, and the roundings of the division.
 

@@ -1,175 +1,16 @@
-"""Matrix product ``C = A B``, and what all products share: bound, checksum, symmetries, samples."""
+"""Matrix product ``C = A B``."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from sdc_guard import bits
-from sdc_guard.bounds import products
-from sdc_guard.bounds.gamma import gamma
-from sdc_guard.calls import BoundCall
-from sdc_guard.formats import accumulator_of, is_covered_float
-from sdc_guard.ops._registry import F64, HostCall, Reference, checked
-from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
+from sdc_guard.ops._products import PRODUCT, Call, factor, reference_of
+from sdc_guard.ops._registry import HostCall, Reference, checked
 
 aten = torch.ops.aten
-Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
-
-MIN_TILE = 16
 
 
-def operand_names(call: BoundCall) -> tuple[str, str]:
-    """Names of the left and the right factor: ``self mat2``, ``mat1 mat2`` or ``batch1 batch2``."""
-    names = call.form.argument_names
-    left = next((n for n in ("mat1", "batch1") if n in names), "self")
-    return left, "batch2" if left == "batch1" else "mat2"
-
-
-def product_reference(call: HostCall, a_MK: F64, b_KN: F64) -> tuple[F64, F64, F64]:
-    """``A B`` in float64 (BLAS, not aten), its bound before the final rounding, and ``|A||B|``."""
-    a_abs, b_abs = np.abs(a_MK), np.abs(b_KN)
-    expected = a_MK @ b_KN
-    abs_product = a_abs @ b_abs
-    held = call.held[0]
-    dtype, device_type = call[operand_names(call.call)[1]].dtype, held.device.type
-    error = products.product_error(
-        a_MK.shape[-1],
-        abs_product,
-        a_abs.sum(-1)[..., :, None],
-        b_abs.sum(-2)[..., None, :],
-        dtype,
-        products.input_rounding(dtype, device_type),
-    )
-    return expected, error + products.split_rounding(dtype, device_type) * abs_product, abs_product
-
-
-def affine_reference(
-    call: HostCall, addend: NDArray[Any], a_MK: F64, b_KN: F64
-) -> tuple[F64, F64, F64]:
-    """``beta C0 + alpha A B`` with its bound before the final rounding and the sum of the sizes.
-
-    The factors and the two products are four more roundings, the addition a fifth; the addend
-    may be the first term of the sum.  ``beta = 0`` ignores C0, NaN included; with ``alpha = 0``
-    BLAS may ignore a product that is not finite, so there the size is infinite: not judged.
-    """
-    alpha, beta = float(call.get("alpha", 1)), float(call.get("beta", 1))
-    product, error, abs_product = product_reference(call, a_MK, b_KN)
-    start = beta * addend if beta else np.zeros(())
-    size = abs(alpha) * abs_product + np.abs(start)
-    if not alpha:
-        size = np.where(np.isfinite(abs_product), size, np.inf)
-    expected = start + alpha * product
-    acc = accumulator_of(call[operand_names(call.call)[1]].dtype)
-    k = a_MK.shape[-1]
-    extra = (gamma(k + 5, acc.u) - gamma(k, acc.u)) * abs(alpha) * abs_product
-    extra = extra + gamma(k + 5, acc.u) * np.abs(start) + 4 * acc.eta
-    return expected, abs(alpha) * error + extra, size
-
-
-def exact_integers(call: HostCall, value: NDArray[Any]) -> tuple[Reference]:
-    """The value modulo 2^b for a result of b bits."""
-    return (Reference(value.astype(bits.values(call.held[0]).dtype), 0.0, 0.0, "exact integers"),)
-
-
-def judged(call: HostCall, expected: F64, error: F64, size: F64) -> tuple[Reference]:
-    """The reference of a product whose bound holds for any order: proof and contract in one."""
-    out = call.out_format()
-    acc = accumulator_of(call[operand_names(call.call)[1]].dtype)
-    bound = products.product_bound(expected, error, out)
-    if out.emin == acc.emin and out.precision < acc.precision:
-        bound = bound + out.tiny  # a subnormal result may be flushed, see bounds.products
-    return (Reference(expected, bound, bound, products.FORMULA, size),)
-
-
-def product_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
-    """2 m n k, the count that :mod:`torch.utils.flop_counter` uses."""
-    return 2 * held[0].numel() * int(call[operand_names(call)[1]].shape[-2])
-
-
-def product_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
-    """Roll rows and columns; negate a factor (and the addend with it).
-
-    Seen on CPU (MKL, oneDNN), 13 shapes, contiguous, transposed and sliced factors, 1 and 2
-    threads: negation of either factor always bit-exact; rolls always in bf16 and fp16, in fp32 but
-    for sizes of a few rows, in fp64 not where a size is odd (edge tiles sum in another order).
-    Splits broke in a quarter of the fp32 cases and are not used.  Matrix-vector shapes go to gemv,
-    whose order depends on the row: no rolls there.
-    """
-    left, right = operand_names(call)
-    addend = ("self",) if left != "self" and isinstance(call["self"], Tensor) else ()
-    signs = (negate(left, *addend), negate(right, *addend))
-    rows, columns = held[0].shape[-2], held[0].shape[-1]
-    if min(rows, columns) < 2:
-        return (*signs, RERUN)
-    known = held[0].dtype is not torch.float64 and min(rows, columns) >= MIN_TILE
-    rows_on, columns_on = roll("m", known=known), roll("n", lane=True, known=known)
-    # Copying the factor is the cost of a roll; columns and signs take a pass over the result more.
-    often, rarely = rows_on, columns_on
-    if call[left].numel() > call[right].numel() + held[0].numel():
-        often, rarely = columns_on, rows_on
-    return (often, often, rarely, often, signs[0], often, often, rarely, often, signs[1])
-
-
-def checksums(
-    call: HostCall, a_MK: F64, b_KN: F64, addend: NDArray[Any] | None = None
-) -> tuple[F64, F64, F64, str] | None:
-    """``C w = A (B w)`` for w = 1 (Huang and Abraham 1984), ``beta C0 w + alpha A (B w)`` with an
-    addend; any leading batch dimensions.
-
-    Returns the expected row sums of C, the limit on their distance from the row sums of the held
-    C, and the largest intermediate: the limit is the sum over the row of the element bounds,
-    computed from ``|A| (|B| 1)``, plus our own rounding.
-    """
-    held = call.held[0]
-    if not is_covered_float(held.dtype):
-        return None
-    left, right = operand_names(call.call)
-    alpha, beta = (
-        float(call.get(name, 1)) if left != "self" else 1.0 for name in ("alpha", "beta")
-    )
-    b_abs = np.abs(b_KN)
-    rows = alpha * np.matmul(a_MK, b_KN.sum(-1)[..., None])[..., 0]
-    abs_rows = np.matmul(np.abs(a_MK), b_abs.sum(-1)[..., None])[..., 0]
-    n, k = b_KN.shape[-1], a_MK.shape[-1]
-    dtype, device_type = call[right].dtype, held.device.type
-    error = products.product_error(
-        k,
-        abs_rows,
-        n * np.abs(a_MK).sum(-1),
-        b_abs.sum((-2, -1))[..., None],
-        dtype,
-        products.input_rounding(dtype, device_type),
-    )
-    error = abs(alpha) * (error + products.split_rounding(dtype, device_type) * abs_rows)
-    size = abs(alpha) * abs_rows
-    acc, out = accumulator_of(dtype), call.out_format()
-    if addend is not None and beta:
-        start = np.broadcast_to(beta * addend, tuple(held.shape))
-        rows, size = rows + start.sum(-1), size + np.abs(start).sum(-1)
-    if left != "self":
-        error = error + gamma(k + 5, acc.u) * size + 4 * n * acc.eta
-    flushed = out.tiny if out.precision < acc.precision else out.eta
-    limit = error + (size + error) * out.u + n * flushed
-    return rows, limit * (1 + 2.0**-40), size, "sum_j bound(c_ij), c w = A (B w)"
-
-
-def factor(
-    generator: torch.Generator, dtype: torch.dtype, *shape: int, transposed: bool = False
-) -> Tensor:
-    """A random factor; ``transposed`` has its last two dimensions swapped in memory."""
-    if transposed:
-        return factor(generator, dtype, *shape[:-2], shape[-1], shape[-2]).transpose(-1, -2)
-    if not dtype.is_floating_point:
-        return torch.randint(-9, 10, shape, generator=generator).to(dtype)
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def mm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
+def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     """Representative calls for a dtype; none where the op does not take it."""
     if dtype.is_complex or dtype is torch.bool:
         return []
@@ -184,22 +25,8 @@ def mm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     ]
 
 
-@checked(
-    aten.mm,
-    family="product",
-    operands=("m k", "k n"),
-    outputs=("m n",),
-    symmetries=product_symmetries,
-    flops=product_flops,
-    window=("m", "n"),
-    checksum=lambda call: checksums(call, call.array("self"), call.array("mat2")),
-    samples=mm_samples,
-)
+@checked(aten.mm, operands=("m k", "k n"), outputs=("m n",), window=("m", "n"), samples=samples,
+         **PRODUCT)
 def mm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - AB| <= gamma_k |A||B| + rounding(C), any order (Higham 2002, section 3.5)."""
-    a, b = call.array("self"), call.array("mat2")
-    if not call.held[0].is_floating_point():
-        return exact_integers(call, a.astype(np.int64) @ b.astype(np.int64))
-    if not is_covered_float(call.held[0].dtype):
-        return (None,)
-    return judged(call, *product_reference(call, a, b))
+    return reference_of(call)
