@@ -36,7 +36,7 @@ from sdc_guard.observe.sampling import Scheduler, parse_budget
 from sdc_guard.observe.sites import conditions
 from sdc_guard.observe.stack import install, remove
 from sdc_guard.pipeline import Pipeline
-from sdc_guard.policy import OnFinding, Policy
+from sdc_guard.policy import OnFinding, Policy, parse_on_finding
 from sdc_guard.records import Coverage, Finding
 
 log = logging.getLogger("sdc_guard")
@@ -88,7 +88,6 @@ class Guard:
     ) -> None:
         self.budget = parse_budget(budget)
         self._policy = Policy(on_finding, act_on)
-        self.on_finding = on_finding
         self.memory_budget_bytes = (default_memory_budget_bytes(model) if memory_budget is None
                                     else parse_memory_budget(memory_budget))
         optimizers = parse_optimizers(optimizer)
@@ -244,6 +243,15 @@ class Guard:
     def _unwatched(self) -> set[str]:
         return {f"{count} of {self._pipeline.step} {what} were not watched, to keep the budget"
                 for what, count in self._num_unwatched.items() if count}
+
+    @property
+    def on_finding(self) -> OnFinding:
+        """The policy; may be set at any time."""
+        return self._policy.on_finding
+
+    @on_finding.setter
+    def on_finding(self, on_finding: OnFinding) -> None:
+        self._policy.on_finding = parse_on_finding(on_finding)
 
     def _settle(self) -> None:
         """Apply the policy to new findings; runs outside of the guard's own error handling."""

@@ -17,6 +17,18 @@ POLICIES = ("record", "warn", "raise", "skip")
 OnFinding = str | Callable[[Finding], object]
 
 
+def parse_on_finding(on_finding: OnFinding) -> OnFinding:
+    """One of :data:`POLICIES`, or a callable.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if not callable(on_finding) and on_finding not in POLICIES:
+        raise UsageError(f"on_finding={on_finding!r}: choose one of {', '.join(POLICIES)}, "
+                         "or give a callable")
+    return on_finding
+
+
 class Policy:
     """``corrupt`` lists the findings that count against the step at hand.
 
@@ -25,10 +37,7 @@ class Policy:
     """
 
     def __init__(self, on_finding: OnFinding, act_on: tuple[str, ...]) -> None:
-        if not callable(on_finding) and on_finding not in POLICIES:
-            raise UsageError(f"on_finding={on_finding!r}: choose one of {', '.join(POLICIES)}, "
-                             "or give a callable")
-        self.on_finding = on_finding
+        self.on_finding = parse_on_finding(on_finding)
         self.corrupt: list[Finding] = []
         self._act_on = parse_verdicts(act_on)
         self._untold: list[Finding] = []

@@ -17,12 +17,12 @@ from itertools import islice
 
 import msgspec
 
-from sdc_guard.bench.intervals import Interval, proportion
 from sdc_guard.bench.trial import CORRUPTION, NOT_INJECTED, SOFTER, Rig, Trial
 from sdc_guard.bench.workload import Build, intra_op_threads
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.campaign import draw_repeated, draw_transients, record_calls
 from sdc_guard.inject.faults import Fault
+from sdc_guard.intervals import Interval, proportion
 from sdc_guard.records import Record
 
 WARMUP_STEPS = 12

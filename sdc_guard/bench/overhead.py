@@ -10,11 +10,11 @@ from __future__ import annotations
 import time
 from statistics import median
 
-from sdc_guard.bench.intervals import Interval, ratio_of_totals
-from sdc_guard.bench.intervals import median as median_interval
 from sdc_guard.bench.workload import Build, TrainingStep, intra_op_threads
 from sdc_guard.errors import UsageError
 from sdc_guard.guard import Guard
+from sdc_guard.intervals import Interval, ratio_of_totals
+from sdc_guard.intervals import median as median_interval
 from sdc_guard.records import Record
 
 

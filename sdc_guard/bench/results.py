@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from sdc_guard.bench.detection import Campaign, CleanRun, Rate
-from sdc_guard.bench.intervals import Interval
 from sdc_guard.bench.overhead import Overhead, render_overhead
 from sdc_guard.bench.trial import Trial
 from sdc_guard.errors import UsageError
 from sdc_guard.evidence.environment import collect_environment
+from sdc_guard.intervals import Interval
 from sdc_guard.records import Record
 
 _PACKAGE = Path(__file__).resolve().parent.parent

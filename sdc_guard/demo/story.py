@@ -15,7 +15,6 @@ import torch
 import sdc_guard
 from sdc_guard.demo.data import load_corpus
 from sdc_guard.demo.fault import FAULTY_OP, FAULTY_PACKET, RARITY, FaultySum, faulty_sum
-from sdc_guard.demo.interval import clopper_pearson
 from sdc_guard.demo.model import CONFIGS, GptConfig
 from sdc_guard.demo.report import (
     CLEAN,
@@ -29,6 +28,7 @@ from sdc_guard.demo.report import (
 )
 from sdc_guard.demo.training import TrainStep, build_step, held_out_perplexity
 from sdc_guard.errors import UsageError
+from sdc_guard.intervals import proportion
 from sdc_guard.records import Finding
 from sdc_guard.render.console import render_finding
 
@@ -224,6 +224,8 @@ class _Guarding:
 
 
 def _rate(hits: int, trials: int) -> Rate:
-    low, high = clopper_pearson(hits, trials)
-    return Rate(hits=hits, trials=trials, low=low, high=high)
+    if not trials:
+        return Rate(hits=0, trials=0, low=0.0, high=1.0)
+    found = proportion(hits, trials)
+    return Rate(hits=hits, trials=trials, low=found.low, high=found.high)
 

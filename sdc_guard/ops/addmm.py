@@ -55,7 +55,9 @@ def rolls(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
     return tuple(s for s in found if s.moves[0].how != "negate")
 
 
-AXES: dict[str, Any] = {"operands": ("m n", "m k", "k n"), "outputs": ("m n",), "window": ("m", "n")}
+AXES: dict[str, Any] = {
+    "operands": ("m n", "m k", "k n"), "outputs": ("m n",), "window": ("m", "n"),
+}
 
 
 @checked(aten.addmm, samples=samples, **AXES, **PRODUCT)

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     ),
     (frozenset({"ops"}),),
     (frozenset({"calls", "bits"}), frozenset({"bounds"}), frozenset({"ranks"})),
-    (frozenset({"records", "errors", "formats"}),),
+    (frozenset({"records", "errors", "formats", "intervals"}),),
 )
 
 # Imports for the type checker alone that may point up, each with its reason.

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from sdc_guard.bench.detection import CleanRun, new_campaign
-from sdc_guard.bench.intervals import Interval, proportion
 from sdc_guard.bench.overhead import Overhead
 from sdc_guard.bench.results import (
     CleanFile,
@@ -21,6 +20,7 @@ from sdc_guard.bench.results import (
 from sdc_guard.bench.trial import CORRUPTION, MISSED, Trial
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.faults import InjectedFault
+from sdc_guard.intervals import Interval, proportion
 from sdc_guard.records import Value
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sdc_guard.bench.intervals import median, proportion, ratio_of_totals
 from sdc_guard.errors import UsageError
+from sdc_guard.intervals import median, proportion, ratio_of_totals
 
 COUNTS = [(0, 1), (1, 1), (0, 500), (500, 500), (1, 2), (3, 7), (198, 200), (1999, 2000), (7, 3000)]
 
