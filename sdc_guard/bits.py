@@ -24,7 +24,9 @@ _memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _memcmp.restype = ctypes.c_int
 _memmove = ctypes.memmove
 
-_UINT_BY_SIZE: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}
+_UINT_BY_SIZE: dict[int, Any] = {
+    1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64, 16: np.dtype("V16"),
+}
 _TYPESTR_BY_SIZE = {size: np.dtype(kind).str for size, kind in _UINT_BY_SIZE.items()}
 _INT_VIEW = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _NUMPY_DTYPE: dict[torch.dtype, Any] = {
@@ -36,6 +38,9 @@ _NUMPY_DTYPE: dict[torch.dtype, Any] = {
     torch.int16: np.int16,
     torch.int8: np.int8,
     torch.uint8: np.uint8,
+    torch.uint16: np.uint16,
+    torch.uint32: np.uint32,
+    torch.uint64: np.uint64,
     torch.bool: np.bool_,
 }
 
@@ -59,6 +64,18 @@ def is_dense(tensor: Tensor) -> bool:
         if stride != expected:
             return False
         expected *= size
+    return True
+
+
+def is_injective(tensor: Tensor) -> bool:
+    """True if no two elements share memory, expanded dimensions aside.  Sufficient: each stride
+    reaches over all that the smaller ones span."""
+    reach = 0
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1 and stride:
+            if stride <= reach:
+                return False
+            reach += (size - 1) * stride
     return True
 
 
@@ -163,7 +180,8 @@ def copy_rolled(source: Tensor, image: Tensor, shift: int) -> None:
 
 
 def raw(tensor: Tensor) -> NDArray[Any]:
-    """NumPy view of a CPU tensor's bits as unsigned integers, with the tensor's own strides.
+    """NumPy view of a CPU tensor's bits as unsigned integers, with the tensor's own strides;
+    elements of 16 bytes, which have no such integer, are opaque.
 
     The caller keeps the tensor alive as long as the view.
     """
@@ -220,17 +238,32 @@ def has_values(dtype: torch.dtype) -> bool:
     return dtype is torch.bfloat16 or dtype in _NUMPY_DTYPE
 
 
+def numbers(tensor: Tensor) -> NDArray[Any] | None:
+    """The values of any dtype that has some, as float64 or complex128; None for the others."""
+    if tensor.dtype in (torch.complex64, torch.complex128):
+        host = on_host(tensor)
+        kind = np.complex64 if tensor.dtype is torch.complex64 else np.complex128
+        with np.errstate(invalid="ignore"):
+            return np.asarray(raw(host).view(kind).astype(np.complex128, order="C"))
+    return values(tensor).astype(np.float64) if has_values(tensor.dtype) else None
+
+
 def bits_equal(a: Tensor, b: Tensor) -> bool:
     """True if two tensors of one shape and dtype hold the same bits, element by element.
 
     Zero signs and NaN payloads count.  On a device this waits for the result.
+
+    Raises:
+        ValueError: if the shapes or dtypes differ.
     """
+    if a.shape != b.shape or a.dtype is not b.dtype:
+        raise ValueError(f"bits of {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)} cannot be "
+                         "compared: give tensors of one shape and dtype")
     if a.device.type != "cpu":
         view = _INT_VIEW.get(a.element_size())
-        if view is None:
-            return torch.equal(
-                torch.view_as_real(a).view(torch.int64), torch.view_as_real(b).view(torch.int64)
-            )
+        if a.is_complex() or view is None:
+            a, b = torch.view_as_real(a), torch.view_as_real(b)
+            view = _INT_VIEW[a.element_size()]
         return torch.equal(a.view(view), b.view(view))
     if a.is_contiguous() and b.is_contiguous():
         return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())

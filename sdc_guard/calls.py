@@ -66,6 +66,13 @@ class OpForm:
         return self.op(*args[:n], **dict(zip(self.argument_names[n:], args[n:], strict=True)))
 
 
+WRITES_UNNAMED = frozenset({
+    "aten::native_batch_norm", "aten::cudnn_batch_norm", "aten::miopen_batch_norm",
+    "aten::batch_norm_gather_stats", "aten::batch_norm_gather_stats_with_counts",
+})
+"""Operators that update ``running_mean`` and ``running_var``, which their schemas do not say."""
+
+
 def _is_write(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
@@ -75,7 +82,10 @@ def form_of(op: Any) -> OpForm:
     """The form of a ``torch._ops.OpOverload``."""
     schema = op._schema
     names = tuple(a.name for a in schema.arguments)
-    overwrites = tuple(i for i, a in enumerate(schema.arguments) if _is_write(a))
+    unnamed = ("running_mean", "running_var") if schema.name in WRITES_UNNAMED else ()
+    overwrites = tuple(
+        i for i, a in enumerate(schema.arguments) if _is_write(a) or a.name in unnamed
+    )
     num_positional = sum(not a.kwarg_only for a in schema.arguments)
     is_out = bool(overwrites) and all(schema.arguments[i].is_out for i in overwrites)
     functional, positions = op, tuple(range(len(names)))
@@ -132,6 +142,11 @@ def flatten(value: Any) -> list[Any]:
     if isinstance(value, (tuple, list)):
         return [t for item in value for t in ([None] if item is None else flatten(item))]
     return []
+
+
+def without(results: tuple[Any, ...], dropped: tuple[int, ...]) -> tuple[Any, ...]:
+    """The results with None in the place of some, as if they were masked out."""
+    return tuple(None if i in dropped else t for i, t in enumerate(results))
 
 
 @dataclass(slots=True, eq=False)

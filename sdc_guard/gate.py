@@ -41,7 +41,8 @@ class GateCalls:
     ``entering`` and ``leaving``: the optimizer runs, watched or not.  ``rejected``: told of a
     corrupt step: kept out ``before`` it ran, undone after a fault ``inside``, or ``applied``
     because it could not be undone; raises if so decided.  ``step_done``: told at the end of every
-    step.  ``not_undoable``: told when no image fits.
+    step, ``given_up`` instead where that end was an exception.  ``not_undoable``: told when no image
+    fits.
     """
 
     is_active_here: Callable[[], bool]
@@ -53,6 +54,7 @@ class GateCalls:
     leaving: Callable[[], None]
     rejected: Callable[[str], None]
     step_done: Callable[[Optimizer], None]
+    given_up: Callable[[Optimizer], None]
     not_undoable: Callable[[int], None]
     on_error: Callable[[str, BaseException], None]
 
@@ -89,7 +91,7 @@ class Gate:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-        self._give_up_step()
+        self._give_up_step(goes_on=False)
 
     def begin_step(self) -> None:
         """Keep the module buffers as they are before the step's first forward."""
@@ -168,14 +170,21 @@ class Gate:
         elif self._images is not None:
             self._take_image(optimizer)
 
-    def _give_up_step(self) -> None:
+    def _give_up_step(self, goes_on: bool = True) -> None:
         """Forget a step whose end never came, since it raised."""
         if self._stepping is not None:
-            self._stepping = None
+            optimizer, self._stepping = self._stepping, None
             self._images = None
             self._rejecting = self._keeping_out = False
             self._show_gradients()
             self._calls.leaving()
+            if goes_on:
+                self._calls.given_up(optimizer)
+
+    def settle(self) -> None:
+        """Notice that a step has ended in an exception, which no hook tells."""
+        if self._stepping is not None and not _is_running(self._stepping):
+            self._give_up_step()
 
     def _hide_gradients(self, optimizer: Optimizer) -> None:
         for parameter in parameters_of(optimizer):
@@ -185,7 +194,8 @@ class Gate:
 
     def _show_gradients(self) -> None:
         for parameter, grad in self._hidden:
-            parameter.grad = grad
+            if parameter.grad is None:  # else the loop has computed another one since
+                parameter.grad = grad
         self._hidden = []
 
     def _take_image(self, optimizer: Optimizer) -> None:

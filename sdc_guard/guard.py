@@ -110,6 +110,7 @@ class Guard:
         self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
         self._compiled = CompiledRegions(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer
+        self._mode.settle_step = self._gate.settle
         self._stepped: WeakSet[Optimizer] = WeakSet()
         self._in_step = False
         self._is_over = False
@@ -281,6 +282,7 @@ class Guard:
             leaving=self._leaving,
             rejected=self._rejected,
             step_done=self._step_done,
+            given_up=self._given_up,
             not_undoable=self._not_undoable,
             on_error=self._pipeline.on_error,
         )
@@ -366,6 +368,11 @@ class Guard:
             if ranks.world_size() > 1:  # another rank may find the step corrupt
                 self._gate.begin_step()
         self._policy.tell()
+
+    def _given_up(self, optimizer: Optimizer) -> None:
+        """What was found in a step that ended in an exception does not count against the next."""
+        self._policy.corrupt = []
+        self._step_done(optimizer)
 
     def _report_unseen(self, optimizer: Optimizer) -> None:
         """Say it when an optimizer steps and no forward, or no backward, was seen since its last

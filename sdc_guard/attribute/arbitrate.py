@@ -9,8 +9,8 @@ reference may vote.  The rules (ARCHITECTURE.md, "Verdicts"):
 * it comes out again, inside every bound, and an admitted relation of a deterministic op broke:
   ``corruption`` where two agreeing recomputations outvote the held elements, else
   ``inconclusive``;
-* a relation that breaks while it is being learned, with the held result inside its bounds, is
-  refused, which is no finding;
+* a relation that breaks while it is being learned, or that nobody has seen to hold in general,
+  with the held result inside its bounds, is refused, which is no finding;
 * outside the contract and inside the proof: ``precision``;
 * the op is not documented as deterministic and repeats differ inside the bound:
   ``nondeterminism``.
@@ -283,7 +283,7 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
     if not case.admitted:
         ruling.refuse = True
         ruling.reason = (
-            "the relation broke while it was being learned; the result is inside its bounds"
+            "the relation broke and is not known to hold here; the result is inside its bounds"
         )
     elif outvoted.any() and case.deterministic:
         ruling.verdict, ruling.wrong = Verdict.CORRUPTION, outvoted

@@ -31,17 +31,20 @@ def tensor_meta(name: str, tensor: Tensor) -> TensorMeta:
 def value_at(tensor: Tensor, index: tuple[int, ...]) -> Value:
     """One element by its bits."""
     element = bits.on_host(tensor[index] if index else tensor)
-    raw = int(bits.raw(element)[()])
+    raw = int.from_bytes(bits.raw(element).tobytes(), "little")
     digits = 2 * element.element_size()
+    numbers = bits.values(element) if bits.has_values(element.dtype) else bits.numbers(element)
     return Value(
         dtype=str(tensor.dtype).removeprefix("torch."),
         bits=f"0x{raw:0{digits}x}",
-        repr=repr(bits.values(element).item()),
+        repr="" if numbers is None else repr(numbers.item()),
     )
 
 
-def number(value: float) -> Value:
-    """A float64 of ours by its bits."""
+def number(value: complex) -> Value:
+    """A number of ours by its bits, of a complex one those of its size."""
+    if isinstance(value, complex):
+        value = abs(value)
     raw = int(np.float64(value).view(np.uint64))
     return Value(dtype="float64", bits=f"0x{raw:016x}", repr=repr(float(value)))
 
@@ -58,9 +61,12 @@ def worst_element(
     """The wrong element that is furthest from what was expected; non-finite ones first."""
     if not wrong.any():
         return None
-    got = bits.values(held).astype(np.float64)
+    got = bits.numbers(held)
+    if got is None:  # a format without values: all wrong elements are alike
+        got = wrong.astype(np.float64)
     if isinstance(expected, Tensor):
-        want = bits.values(expected).astype(np.float64)
+        known = bits.numbers(expected)
+        want = np.zeros(got.shape) if known is None else known
     elif expected is not None:
         want = np.broadcast_to(np.asarray(expected, dtype=np.float64), got.shape)
     else:
@@ -75,7 +81,7 @@ def worst_element(
         xor = int(got_value.bits, 16) ^ int(want_value.bits, 16)
         mask = f"0x{xor:0{len(got_value.bits) - 2}x}"
     else:
-        want_value, mask = number(float(want[index])), ""
+        want_value, mask = number(want[index].item()), ""
     return Worst(
         output=output,
         index=index,
@@ -83,7 +89,7 @@ def worst_element(
         expected=want_value,
         xor=mask,
         error=number(float(error[index])),
-        error_ulps=_in_ulps(float(error[index]), float(want[index]), held),
+        error_ulps=_in_ulps(float(error[index]), want[index].item(), held),
         bound=None
         if limit is None
         else Bound(
@@ -92,7 +98,7 @@ def worst_element(
     )
 
 
-def _in_ulps(error: float, expected: float, held: Tensor) -> float:
+def _in_ulps(error: float, expected: complex, held: Tensor) -> float:
     """Error in ulps of the result's format at the expected value; -1 where that means nothing."""
     if not is_covered_float(held.dtype) or not np.isfinite(error) or not np.isfinite(expected):
         return -1.0

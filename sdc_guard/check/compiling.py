@@ -148,6 +148,8 @@ def _compile_roll(
         return None
     label, size, covered = found
     dims = _carrier_dims(axes, label)
+    if any(path in dims and not bits.is_injective(t) for path, t in call.tensors()):
+        return None  # a copy with these strides would overwrite itself
     overrides = dict(move.overrides)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
@@ -236,6 +238,9 @@ def _compile_negate(
 def _compile_double(
     move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
 ) -> Compiled:
+    if len({t.dim() for _, t in call.tensors()}) > 1:
+        return None  # stacked, operands of different rank would broadcast against each other
+
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
         copies = 2 + visit % 2
         got = call.mapped(lambda p, t: torch.stack([t] * copies)).run()

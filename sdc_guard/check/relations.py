@@ -48,8 +48,12 @@ class Piece:
                 self.got, self.whole, where[1], flat=where[0] < 0
             ):
                 return True
-            return bits.bits_equal(self.got, self.held)
+            return bits.bits_equal(self.got, self.held) or self._is_alike()
         return bits.bits_equal(self._negated_back(), self.held) or not bool(self.wrong().any())
+
+    def _is_alike(self) -> bool:
+        """Equal but for what a recomputation may change: NaN payloads."""
+        return bits.has_values(self.got.dtype) and not bool(self.wrong().any())
 
     def _negated_back(self) -> Tensor:
         if not self._undone:
@@ -58,13 +62,16 @@ class Piece:
         return self.got
 
     def undone(self) -> Tensor:
-        """The recomputed part with the relation undone; a negated zero takes the held sign, because
-        a sum of terms that cancel is +0 with either sign of the operands."""
-        if not self.negated:
-            return self.got
-        undone, held = self._negated_back(), self.held
-        return torch.where((undone == 0) & (held == 0) | (undone.isnan() & held.isnan()),
-                           held, undone)
+        """The recomputed part with the relation undone.  NaNs are alike whatever their payload:
+        which operand's is kept depends on the vector lane.  A negated zero takes the held sign,
+        because a sum of terms that cancel is +0 with either sign of the operands."""
+        undone, held = self._negated_back() if self.negated else self.got, self.held
+        if not undone.is_floating_point():
+            return undone
+        alike = undone.isnan() & held.isnan()
+        if self.negated:
+            alike |= (undone == 0) & (held == 0)
+        return torch.where(alike, held, undone)
 
     def wrong(self) -> np.ndarray:
         return bits.wrong_mask(self.undone(), self.held)

@@ -96,10 +96,12 @@ class Fault:
         raise NotImplementedError
 
     def _target(self, info: CallInfo, results: Results, output: int) -> Tensor | None:
-        """The result to change; None if the call has none there or hands an operand through."""
+        """The result to change (the parts of a complex one); None if the call has none there or hands an operand through."""
         target = results[output] if 0 <= output < len(results) else None
         if target is None or target.numel() == 0:
             return None
+        if target.is_complex():  # its parts are the elements
+            target = torch.view_as_real(target.detach())
         call = info.call
         num_written = sum(path[0] in call.form.overwrites for path, _ in call.tensors())
         if output < num_written:

@@ -2,7 +2,7 @@
 
 Views, metadata and pure allocation produce no number and are not counted.  A composite operator
 arrives whole only inside inference mode; it is decomposed, which runs the kernels that would have
-run.
+run.  An operator with a kernel of its own beside the composite one (``mish_backward``) runs that.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from sdc_guard.calls import OpForm, form_of
-from sdc_guard.ops import OpSpec, lookup
+from sdc_guard.ops import OpSpec, generic_spec, lookup
 
 
 class Kind(enum.Enum):
@@ -32,6 +32,7 @@ _ALLOCATES_OR_NAMES = frozenset(
         "aten.empty_like",
         "aten.empty_strided",
         "aten.empty_permuted",
+        "aten._efficientzerotensor",
         "aten.new_empty",
         "aten.new_empty_strided",
         "aten._local_scalar_dense",
@@ -78,13 +79,20 @@ def classify(op: Any) -> Entry:
         return Entry(op, Kind.NO_NUMBERS, form)
     if op.namespace in _NUMERIC_NAMESPACES_WITHOUT_NUMBERS:
         return Entry(op, Kind.NO_NUMBERS, form)
-    if op._can_decompose() and torch._C._dispatch_has_kernel_for_dispatch_key(
-        op.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+    if op._can_decompose() and _has_kernel(op, "CompositeImplicitAutograd") and not (
+        _has_kernel(op, "CPU") or _has_kernel(op, "CUDA")
     ):
         return Entry(op, Kind.COMPOSITE, form)
     if op.namespace in ("c10d", "_c10d_functional"):
         return Entry(op, Kind.UNKNOWN, form, reason="collective: its payload is not checked")
-    return Entry(op, Kind.UNKNOWN, form, reason="no op file")
+    generic = generic_spec(op)
+    if isinstance(generic, str):
+        return Entry(op, Kind.UNKNOWN, form, reason=generic)
+    return Entry(op, Kind.CHECKED, form, generic)
+
+
+def _has_kernel(op: Any, key: str) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(op.name(), key))
 
 
 def _returns_tensor(op: Any) -> bool:

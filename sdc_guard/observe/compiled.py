@@ -25,7 +25,7 @@ _MODULE = "torch._inductor.output_code"
 _NODE = re.compile(
     r'^\s*\w+: "\w+\[([^\]]*)\].*?" = torch\.ops\.(\w+)\.(\w+)\.(\w+)\(', re.MULTILINE
 )
-_CALLED_FROM_OUTSIDE = frozenset({"product", "attention", "convolution", "random"})
+_CALLED_FROM_OUTSIDE = frozenset({"product", "attention", "convolution", "random", "generator"})
 
 
 def fused_work(graph: str) -> tuple[int, int]:

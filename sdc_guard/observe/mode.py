@@ -19,11 +19,11 @@ from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdc_guard import bits
-from sdc_guard.calls import BoundCall, flatten
+from sdc_guard.calls import BoundCall, flatten, without
 from sdc_guard.observe.classify import Entry, Kind, classify
 from sdc_guard.observe.provenance import Origin, Provenance
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.observe.sites import conditions, site_key, uncovered
+from sdc_guard.observe.sites import Conditions, conditions, site_key, uncovered
 from sdc_guard.observe.tally import NUM_MEASURED, Tally
 from sdc_guard.records import Observation
 
@@ -36,12 +36,14 @@ known about the call."""
 class Watch:
     """What an observation needs besides its tensors: where it comes from and its running number."""
 
-    __slots__ = ("call_index", "entry", "origin", "tally")
+    __slots__ = ("call_index", "conditions", "entry", "origin", "tally")
 
     def __init__(
-        self, entry: Entry, tally: Tally, call_index: int, origin: Callable[[], Origin]
+        self, entry: Entry, tally: Tally, call_index: int, conditions: Conditions,
+        origin: Callable[[], Origin],
     ) -> None:
         self.entry = entry
+        self.conditions = conditions
         self.tally = tally
         self.call_index = call_index
         self.origin = origin
@@ -70,6 +72,7 @@ class GuardMode(TorchDispatchMode):
         self.on_new_step: Callable[[], None] | None = None
         self.last_sequence_nr = -1
         self.num_backward_ops = 0
+        self.settle_step: Callable[[], None] = lambda: None
         self.owns_buffer: Callable[[object], bool] = lambda tensor: False
         self._entries: dict[int, tuple[Entry, Tally | None]] = {}
         self._check = check
@@ -134,6 +137,8 @@ class GuardMode(TorchDispatchMode):
             if any(t.__module__.startswith("torch._subclasses") for t in types):
                 return func(*args, **kwargs)  # fake tensors, which rely on modes below to let go
             return NotImplemented
+        if self.provenance.in_optimizer and torch.is_grad_enabled():
+            self.settle_step()  # an optimizer's own ops run without gradients
         if self.on_new_step is not None and not self.provenance.in_optimizer:
             self.begin_step_if_due(func, args)
         self.scheduler.num_dispatched += 1
@@ -242,7 +247,12 @@ class GuardMode(TorchDispatchMode):
             if plan is None:
                 for value in live:
                     for tensor in flatten(value):
-                        if tensor is not None and (reason := uncovered(tensor)):
+                        if tensor is None:
+                            continue
+                        reason = uncovered(tensor)
+                        if form.overwrites and (tensor.is_neg() or tensor.is_conj()):
+                            reason = "lazily negated or conjugated operand of a call that writes"
+                        if reason:
                             tally.not_tested[reason] += 1
                             return None
             if not form.overwrites:
@@ -302,6 +312,8 @@ class GuardMode(TorchDispatchMode):
         returned: Any,
     ) -> None:
         held = call.results(live, returned)
+        if entry.spec is not None and entry.spec.scratch:
+            held = without(held, entry.spec.scratch)
         if plan is None:
             present = [t for t in held if t is not None]
             for tensor in present:
@@ -312,7 +324,8 @@ class GuardMode(TorchDispatchMode):
                 tally.calls -= 1
                 return
         with self._lock:
-            watch = Watch(entry, tally, tally.calls - 1, self.provenance.origin)
+            watch = Watch(
+                entry, tally, tally.calls - 1, self.conditions, self.provenance.origin)
             self._check(Observation(call, held), key, plan, watch)
 
     def _measure(

@@ -30,9 +30,15 @@ SLACK_S = 0.05
 REFERENCE_SHARE = 0.02
 """With ``budget="all"``, references may take this share of the run time besides the first visit."""
 MIN_RATE = 1e-4
-NUM_STEPS_COMPARED = 15
-"""Steps of either kind, watched and not, whose medians tell the cost of watching."""
+MAX_SITES = 4096
+NUM_STEPS_COMPARED = 48
+"""Last steps, watched and not, from which the cost of watching is taken."""
+NEAR_STEPS = 3
+"""A watched step is compared with the others at most so many steps away: batch and sequence length
+change in the course of a run."""
 MIN_STEPS_COMPARED = 5
+DEAREST_CALL = 40
+"""A watched call costs at most so many times what one that does nothing was measured to cost."""
 LEARNING_DUTY = 0.75
 """Share of the steps that are watched until enough of either kind are known."""
 
@@ -66,8 +72,9 @@ class Scheduler:
         self.duty = 1.0
         self._started_s = time.perf_counter()
         self._least_floor_s = 0.0
-        self._watched_s: deque[tuple[float, int]] = deque(maxlen=NUM_STEPS_COMPARED)
-        self._unwatched_s: deque[float] = deque(maxlen=NUM_STEPS_COMPARED)
+        self._steps: deque[tuple[float, int]] = deque(maxlen=NUM_STEPS_COMPARED)
+        self._watch_s = 0.0
+        self._num_priced = 0
         self._at_step = (0, 0.0)
         self._steps_since_retune = [0, 0]
         self._active_s = 0.0
@@ -92,31 +99,47 @@ class Scheduler:
 
     @property
     def spent_s(self) -> float:
-        return self.check_s + self.num_dispatched * self.floor_s
+        unpriced = self.num_dispatched - self._num_priced
+        return self.check_s + self._watch_s + unpriced * self.floor_s
 
     def _allowed_s(self) -> float:
         assert isinstance(self.budget, float)
         return self.budget * (max(self.elapsed_s - self.spent_s, 0.0) + SLACK_S)
 
     def note_step(self, step_s: float, watched: bool) -> None:
-        """Learn what watching a call costs from a step's duration; the measured time of a call that
-        does nothing is the least that is believed."""
+        """Learn what watching a call costs from a step's duration.
+
+        The time by which watched steps take longer than their neighbours, checks taken off, over
+        the calls in them, as a median; what a call that does nothing was measured to cost is the
+        least that is believed.  Calls keep the price of their time.
+        """
         dispatched = self.num_dispatched - self._at_step[0]
         check_s = self.check_s - self._at_step[1]
         self._at_step = (self.num_dispatched, self.check_s)
         self._steps_since_retune[watched] += 1
-        if not watched:
-            self._unwatched_s.append(step_s)
-        elif dispatched:
-            self._watched_s.append((step_s - check_s, dispatched))
-        if self._is_learning():
-            return
+        self._watch_s += (self.num_dispatched - self._num_priced) * self.floor_s
+        self._num_priced = self.num_dispatched
+        self._steps.append((step_s - check_s, dispatched if watched else 0))
         self._least_floor_s = self._least_floor_s or self.floor_s
-        more_s = median(s for s, _ in self._watched_s) - median(self._unwatched_s)
-        self.floor_s = max(more_s / median(n for _, n in self._watched_s), self._least_floor_s)
+        prices_s = self._prices_s()
+        if len(prices_s) >= MIN_STEPS_COMPARED:
+            self.floor_s = min(max(median(prices_s), self._least_floor_s),
+                               DEAREST_CALL * self._least_floor_s)
+
+    def _prices_s(self) -> list[float]:
+        """Seconds per call of the watched steps that have an unwatched one near them."""
+        steps = list(self._steps)
+        found = []
+        for i, (own_s, dispatched) in enumerate(steps):
+            if not dispatched:
+                continue
+            near_s = [s for s, n in steps[max(0, i - NEAR_STEPS): i + NEAR_STEPS + 1] if not n]
+            if near_s:
+                found.append((own_s - median(near_s)) / dispatched)
+        return found
 
     def _is_learning(self) -> bool:
-        return min(len(self._watched_s), len(self._unwatched_s)) < MIN_STEPS_COMPARED
+        return len(self._prices_s()) < MIN_STEPS_COMPARED
 
     def wants(self, tally: Tally) -> bool:
         """Cheap first question: is this op due?"""
@@ -137,8 +160,12 @@ class Scheduler:
         """
         if self.budget == "all":
             return True
-        visits = tally.site_visits.setdefault(site, 0)
-        least = min(tally.site_visits.values())
+        if len(tally.site_visits) >= MAX_SITES:
+            tally.site_visits.clear()
+        visits, sightings = tally.site_visits.get(site, (0, 0))
+        tally.site_visits[site] = (visits, sightings + 1)
+        # A site that came once may never come again: nobody waits for it.
+        least = min((v for v, seen in tally.site_visits.values() if seen > 1), default=0)
         tally.armed_for += 1
         if visits > least and tally.armed_for < 2 * len(tally.site_visits):
             return False
@@ -146,7 +173,7 @@ class Scheduler:
         if self.spent_s + cost_s > self._allowed_s() + grace_s:
             return False
         tally.armed_for = 0
-        tally.site_visits[site] = visits + 1
+        tally.site_visits[site] = (visits + 1, sightings + 1)
         rate = max(tally.rate, MIN_RATE)
         tally.countdown = 0 if rate >= 1.0 else int(self.generator.geometric(rate)) - 1
         return True

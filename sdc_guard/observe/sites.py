@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,14 +12,26 @@ from torch import Tensor
 _DEVICES = frozenset({"cpu", "cuda"})
 
 
-def conditions() -> tuple[Any, ...]:
-    """What besides the operands selects a kernel or its order: threads and numeric flags."""
-    return (
+class Conditions(NamedTuple):
+    """What besides the operands selects a kernel, its order or its rounding."""
+
+    num_threads: int
+    deterministic: bool
+    matmul_precision: Any
+    mkldnn: Any
+    cuda_precision: Any
+    flushes_subnormals: bool
+
+
+def conditions() -> Conditions:
+    """The conditions of this thread now."""
+    return Conditions(
         torch.get_num_threads(),
         torch.are_deterministic_algorithms_enabled(),
         _flag(torch.get_float32_matmul_precision),
         torch.backends.mkldnn.enabled,
         _flag(lambda: getattr(torch.backends.cuda.matmul, "fp32_precision", None)),
+        sys.float_info.min * 0.5 == 0.0,
     )
 
 
@@ -41,7 +54,10 @@ def _part(value: Any) -> Any:
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             return (value.shape, value.layout, value.dtype, value.device)
-        return (value.shape, value.stride(), value.dtype, value.data_ptr() & 63, value.device)
+        address = value.data_ptr()
+        alignment = address & 63 if address else -1
+        lazy = value.is_neg() or value.is_conj()
+        return (value.shape, value.stride(), value.dtype, alignment, value.device, lazy)
     if value is None or value is True or value is False:
         return value
     if isinstance(value, float):
@@ -57,14 +73,14 @@ def uncovered(tensor: Tensor) -> str:
         return f"layout {tensor.layout}".replace("torch.", "")
     if tensor.device.type not in _DEVICES:
         return f"device {tensor.device.type}"
-    if tensor.is_quantized or tensor.dtype.is_complex:
+    if tensor.is_quantized or tensor.dtype is torch.complex32:
         return f"dtype {tensor.dtype}".replace("torch.", "")
-    if tensor.is_neg() or tensor.is_conj():
-        return "lazily negated or conjugated operand"
     if (
         type(tensor) is not Tensor
         and hasattr(type(tensor), "__torch_dispatch__")
         and type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
     ):
         return f"tensor subclass {type(tensor).__name__}"
+    if tensor.numel() and not tensor.data_ptr():
+        return "tensor without memory"  # zeros that forward differentiation never writes out
     return ""

@@ -16,8 +16,8 @@ are not checked are counted at the mean of the measured ones."""
 @dataclass(slots=True)
 class Tally:
     """Counters of one op packet.  ``rate`` is the share of calls to look at under a budget and
-    ``countdown`` the calls to let pass until then; ``floor_visits`` is the smallest number of
-    visits of any of its sites."""
+    ``countdown`` the calls to let pass until then; ``site_visits`` has for each site its visits and
+    how often it came when the op was due."""
 
     op: str
     reduction: bool = False
@@ -35,7 +35,7 @@ class Tally:
     armed_for: int = 0
     cost_s: float = 2e-4
     calls_at_retune: int = 0
-    site_visits: dict[Hashable, int] = field(default_factory=dict)
+    site_visits: dict[Hashable, tuple[int, int]] = field(default_factory=dict)
 
     def measure(self, elements: int, flops: int) -> None:
         self.num_measured += 1

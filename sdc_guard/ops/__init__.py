@@ -1,6 +1,9 @@
 """One file per checked op or tight family; the decorators in them are the table."""
 
+from sdc_guard.ops._generic import FAMILY as GENERIC
+from sdc_guard.ops._generic import generic_spec, repeated
 from sdc_guard.ops._registry import (
+    GENERATOR,
     HostCall,
     OpSpec,
     Reference,
@@ -10,4 +13,16 @@ from sdc_guard.ops._registry import (
     packet_name,
 )
 
-__all__ = ["HostCall", "OpSpec", "Reference", "all_specs", "checked", "lookup", "packet_name"]
+__all__ = [
+    "GENERATOR",
+    "GENERIC",
+    "HostCall",
+    "OpSpec",
+    "Reference",
+    "all_specs",
+    "checked",
+    "generic_spec",
+    "lookup",
+    "packet_name",
+    "repeated",
+]

@@ -145,8 +145,10 @@ def pointwise_symmetries(
     result = held[0]
     signed = odd_in(call, *odd)
     if result.numel() < 2:
-        # A tensor ``value`` (masked_fill, fill) may not get a dimension, so it cannot be doubled.
-        if tail_sensitive or isinstance(call.get("value"), Tensor):
+        # A tensor ``value`` (masked_fill, fill) may not get a dimension, so it cannot be doubled;
+        # operands of several ranks would broadcast against each other.
+        several = len({t.dim() for _, t in call.tensors()}) > 1
+        if tail_sensitive or several or isinstance(call.get("value"), Tensor):
             return (RERUN, *signed)
         return (double(), *signed)
     dense = one_layout(call, held)

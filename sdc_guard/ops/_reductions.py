@@ -33,7 +33,9 @@ def reduced_dims(call: BoundCall) -> tuple[int, ...]:
     dims = call.get("dim")
     if isinstance(dims, int):
         dims = (dims,)
-    return tuple(sorted({d % max(rank, 1) for d in dims})) if dims else tuple(range(rank))
+    if not rank:
+        return ()
+    return tuple(sorted({d % rank for d in dims})) if dims else tuple(range(rank))
 
 
 def reduction_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:

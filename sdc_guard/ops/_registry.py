@@ -25,6 +25,8 @@ from sdc_guard.ops._axes import AxesOf, spelled
 from sdc_guard.ops._symmetry import Symmetry
 
 F64 = NDArray[np.float64]
+GENERATOR = "generator"
+"""Family of the ops of which nothing but the range of the draws can be said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +108,8 @@ class OpSpec:
     documented to give equal bits for equal calls on every device it is used on.  ``replayable`` is
     False for ops that consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so
     they come first when a budget is short.  ``window`` names axes along which a reference may be
-    evaluated in part.  ``samples`` makes calls for the conformance, bound and power tests, hunts
-    and sweeps.
+    evaluated in part.  ``scratch`` names results that hold no numbers.  ``samples`` makes calls for
+    the conformance, bound and power tests, hunts and sweeps.
     """
 
     packet: str
@@ -123,6 +125,7 @@ class OpSpec:
     replayable: bool = True
     reduction: bool = False
     window: tuple[str, ...] = ()
+    scratch: tuple[int, ...] = ()
     samples: SamplesFn | None = None
     doc: str = ""
 

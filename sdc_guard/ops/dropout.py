@@ -26,6 +26,7 @@ from sdc_guard.ops._axes import FIXED, Axes, broadcast_axes
 from sdc_guard.ops._places import pointwise_symmetries
 from sdc_guard.ops._pointwise import Array, compute_format
 from sdc_guard.ops._registry import (
+    GENERATOR,
     HostCall,
     InvariantFn,
     OpSpec,
@@ -77,9 +78,10 @@ def _fixed(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
                 tuple((FIXED,) * t.dim() for t in held))
 
 
-def _draw(target: Any, text: str, invariant: InvariantFn, samples: Any) -> None:
+def _draw(target: Any, text: str, invariant: InvariantFn, samples: Any,
+          family: str = GENERATOR) -> None:
     register(
-        OpSpec(packet=packet_name(target), family="random", axes=_fixed, symmetries=(),
+        OpSpec(packet=packet_name(target), family=family, axes=_fixed, symmetries=(),
                invariant=invariant, replayable=False, samples=samples, doc=text),
         __name__,
     )
@@ -94,7 +96,8 @@ def _dropout_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleLi
     return [(op.default, (layout(draw), p, train), {}) for layout in LAYOUTS for p, train in modes]
 
 
-_draw(aten.native_dropout, "``input * mask * scale``, given the mask.", _dropped, _dropout_samples)
+_draw(aten.native_dropout, "``input * mask * scale``, given the mask.", _dropped, _dropout_samples,
+      family="random")
 
 
 def _inside(test: Callable[[BoundCall, Array], Array], text: str) -> InvariantFn:

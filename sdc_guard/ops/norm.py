@@ -50,7 +50,9 @@ def reduced(call: BoundCall) -> tuple[int, ...]:
     dims = call["dim"]
     if isinstance(dims, int):
         dims = [dims]
-    return tuple(sorted({d % max(rank, 1) for d in dims})) if dims else tuple(range(rank))
+    if not rank:
+        return ()
+    return tuple(sorted({d % rank for d in dims})) if dims else tuple(range(rank))
 
 
 def norm_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:

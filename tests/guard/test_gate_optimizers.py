@@ -111,6 +111,7 @@ def declared_gate(run: Run, corrupt: list[bool], told: list[str]) -> Gate:
         wants_inside=lambda: True, step_begins=lambda optimizer, closure: None,
         entering=lambda watched: None,
         leaving=lambda: None, rejected=told.append, step_done=lambda optimizer: None,
+        given_up=lambda optimizer: None,
         not_undoable=lambda num_bytes: told.append("too large"),
         on_error=lambda where, error: told.append(f"{where}: {error}"),
     ), run.model, (), 1 << 20)

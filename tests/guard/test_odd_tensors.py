@@ -164,10 +164,9 @@ class Scaled(Tensor):
 ODD: dict[str, tuple[Callable[[], Any], str]] = {
     "sparse-coo": (lambda: (numbers(4, 4).to_sparse() * 2.0).to_dense(), "layout sparse_coo"),
     "sparse-mm": (lambda: torch.sparse.mm(torch.eye(4).to_sparse(), numbers(4, 3)), ""),
-    "complex": (lambda: torch.complex(numbers(3, 4), numbers(3, 4, seed=1)) * 2j,
-                "dtype complex64"),
+    "complex": (lambda: torch.complex(numbers(3, 4), numbers(3, 4, seed=1)) * 2j, ""),
     "complex-mm": (lambda: torch.complex(numbers(3, 4), numbers(3, 4, seed=1))
-                   @ torch.complex(numbers(4, 2), numbers(4, 2, seed=1)), "dtype complex64"),
+                   @ torch.complex(numbers(4, 2), numbers(4, 2, seed=1)), ""),
     "conjugated": (lambda: torch.complex(numbers(3), numbers(3, seed=1)).conj().imag + 1.0, ""),
     "meta": (lambda: (torch.empty(3, 4, device="meta") @ torch.empty(4, 5, device="meta")).shape,
              "device meta"),

@@ -19,7 +19,17 @@ SPECS = {spec.packet: spec for spec in all_specs()}
 
 LOW_PRECISION_SUMS = {
     "aten.embedding_dense_backward": "adds in the storage format",
+    "aten.nansum": "adds the sums of its runs in the storage format",
     "aten.native_layer_norm_backward": "adds parameter gradients in the storage format",
+    "aten._index_put_impl": "adds in the storage format",
+    "aten._unsafe_index_put": "adds in the storage format",
+    "aten.index_add": "adds in the storage format",
+    "aten.index_put": "adds in the storage format",
+    "aten.index_reduce": "adds in the storage format",
+    "aten.put": "adds in the storage format",
+    "aten.scatter": "adds in the storage format",
+    "aten.scatter_add": "adds in the storage format",
+    "aten.scatter_reduce": "adds in the storage format",
 }
 """Kernels that break their fp32 contract in half formats, and why: a finding, not a false alarm."""
 
@@ -144,7 +154,7 @@ def test_symmetries_compile_on_some_sample(packet: str) -> None:
     pytest.fail(f"no symmetry of {packet} applies to any of its samples")
 
 
-@pytest.mark.parametrize("packet", [p for p, s in SPECS.items() if s.family != "random"])
+@pytest.mark.parametrize("packet", [p for p, s in SPECS.items() if s.family not in ("random", "generator")])
 def test_a_wrong_element_is_outside_the_reference_or_breaks_the_invariant(packet: str) -> None:
     """The highest exponent bit of one element: no bound of ours may hide it everywhere."""
     spec = SPECS[packet]

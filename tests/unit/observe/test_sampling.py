@@ -121,3 +121,53 @@ def test_zero_checks_nothing_and_all_checks_everything() -> None:
     everything = Scheduler("all", 0)
     assert everything.wants(tally)
     assert everything.accepts(tally, 0, 1e9)
+
+
+def test_a_change_of_the_steps_length_makes_no_debt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """60 steps of 350 ms, then steps of 3 ms: both are watched as often as their cost allows."""
+    clock = _Clock()
+    monkeypatch.setattr(sampling, "time", clock)
+    noise = np.random.default_rng(5)
+    scheduler = Scheduler(0.02, seed=1)
+    scheduler.floor_s = 5e-6
+    scheduler.start()
+    tally = Tally("mm")
+    watched, num_watched = True, 0
+    for step in range(6060):
+        started_s = clock.now_s
+        clock.now_s += (0.35 if step < 60 else 0.003) * float(noise.normal(1.0, 0.05))
+        for call in range(40 if watched else 0):
+            tally.calls += 1
+            scheduler.num_dispatched += 1
+            clock.now_s += 1e-5
+            if scheduler.wants(tally) and scheduler.accepts(tally, call % 5, 1e-4):
+                clock.now_s += 1e-4
+                scheduler.charge(tally, 1e-4)
+        num_watched += watched and step >= 60
+        scheduler.note_step(clock.now_s - started_s, watched)
+        if scheduler.due_for_retune():
+            scheduler.retune([tally])
+        watched = scheduler.draw_duty()
+    assert num_watched > 50
+
+
+def test_sites_that_come_once_do_not_starve_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock()
+    monkeypatch.setattr(sampling, "time", clock)
+    scheduler = Scheduler(0.5, seed=1)
+    scheduler.floor_s = 1e-6
+    scheduler.start()
+    tally = Tally("add")
+    checked: Counter[str] = Counter()
+    for call in range(5000):
+        site = f"once {call}" if call < 2000 else "always"
+        tally.calls += 1
+        scheduler.num_dispatched += 1
+        clock.now_s += 1e-3
+        if scheduler.wants(tally) and scheduler.accepts(tally, site, 1e-4):
+            clock.now_s += 1e-4
+            scheduler.charge(tally, 1e-4)
+            checked[site.split()[0]] += 1
+        if scheduler.due_for_retune():
+            scheduler.retune([tally])
+    assert checked["always"] > 1000

@@ -1,0 +1,110 @@
+"""Ops without a file of their own: repeated, and nothing more.
+
+A repeat of the call must give the same bits.  It is made on copies of the operands: every address
+is another, and a kernel that writes to an operand without saying so does no harm.  That finds what strikes once; what comes back with every call is found
+only by an op's own file.  Coverage counts such calls as ``rerun``.
+
+Only operators of ATen and of torchvision are repeated.  A custom operator may do more than its
+schema says, or wait for another process, which a repeat on one rank alone would hang: it is
+repeated once somebody registers it (:func:`sdc_guard.checked`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sdc_guard import bits
+from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._registry import OpSpec
+from sdc_guard.ops._symmetry import Move, Symmetry
+
+FAMILY = "generic"
+NAMESPACES = frozenset({"aten", "torchvision"})
+RANDOM = "draws random numbers"
+CUSTOM = "custom operator without a registration"
+
+SCRATCH: dict[str, tuple[int, ...]] = {
+    "aten.mkldnn_rnn_layer": (3,),
+    "aten._embedding_bag": (1, 2, 3),
+    "aten._embedding_bag_forward_only": (1, 2, 3),
+}
+"""Results that are workspace: memory that the kernel leaves as it found it, or fills only where its
+own backward reads it."""
+
+NOT_DETERMINISTIC_ON_CUDA = frozenset({
+    "aten._ctc_loss_backward", "aten._adaptive_avg_pool2d_backward",
+    "aten._adaptive_avg_pool3d_backward", "aten.adaptive_max_pool2d_backward",
+    "aten._cdist_backward", "aten._embedding_bag_dense_backward",
+    "aten._histogramdd_from_bin_cts", "aten.avg_pool3d_backward", "aten.bincount",
+    "aten.cumsum", "aten.fractional_max_pool2d_backward", "aten.fractional_max_pool3d_backward",
+    "aten.grid_sampler_2d_backward", "aten.grid_sampler_3d_backward", "aten.histc",
+    "aten.index_add", "aten.index_copy", "aten.index_put", "aten._index_put_impl",
+    "aten.kthvalue", "aten.max_pool3d_with_indices_backward", "aten.max_unpool2d",
+    "aten.max_unpool3d", "aten.median", "aten.multi_margin_loss_backward",
+    "aten.multilabel_margin_loss_backward", "aten.nll_loss2d_backward",
+    "aten.nll_loss2d_forward", "aten.put", "aten.reflection_pad1d_backward",
+    "aten.reflection_pad2d_backward", "aten.reflection_pad3d_backward",
+    "aten.replication_pad1d_backward", "aten.replication_pad2d_backward",
+    "aten.replication_pad3d_backward", "aten.scatter", "aten.scatter_add",
+    "aten.scatter_reduce", "aten.segment_reduce", "aten.upsample_bicubic2d_backward",
+    "aten.upsample_bilinear2d_backward", "aten.upsample_linear1d_backward",
+    "aten.upsample_nearest1d_backward", "aten.upsample_nearest2d_backward",
+    "aten.upsample_nearest3d_backward", "aten.upsample_trilinear3d_backward",
+})
+"""Named by the documentation of ``torch.use_deterministic_algorithms`` (torch 2.13)."""
+
+
+def _on_copies(call: BoundCall, visit: int) -> tuple[Tensor | None, ...]:
+    """The call on copies of its operands, which share memory where the originals do."""
+    own = {id(t): t for _, t in call.tensors()}
+    copies = dict(zip(own, bits.snapshot_together(list(own.values())), strict=True))
+    return call.mapped(lambda _, t: copies[id(t)]).run()
+
+
+RERUN_ON_COPIES = Symmetry("rerun on copies", (Move("custom", function=_on_copies),),
+                           frozenset({"address"}), True)
+
+
+def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    lazy = any(t.is_conj() or t.is_neg() for _, t in call.tensors())
+    return () if lazy else (RERUN_ON_COPIES,)
+
+
+def _no_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
+    return Axes({path: (FIXED,) * t.dim() for path, t in call.tensors()},
+                tuple((FIXED,) * t.dim() if t is not None else () for t in held))
+
+
+def _elements(call: BoundCall, held: tuple[Tensor, ...]) -> int:
+    return sum(t.numel() for t in held if t is not None)
+
+
+def generic_spec(op: Any) -> OpSpec | str:
+    """The spec of an operator without a file, or the reason why it is not repeated."""
+    if op.namespace not in NAMESPACES:
+        return CUSTOM
+    if torch.Tag.nondeterministic_seeded in op.tags or any(
+        a.name == "generator" for a in op._schema.arguments
+    ):
+        return RANDOM
+    return repeated(form_of(op).packet)
+
+
+def repeated(packet: str, *, replayable: bool = True) -> OpSpec:
+    """The spec that repeats a packet, also for calls that its own file does not take."""
+    on_cuda = torch.version.cuda is not None or torch.version.hip is not None
+    return OpSpec(
+        packet=packet,
+        family=FAMILY,
+        axes=_no_axes,
+        symmetries=_symmetries,
+        flops=_elements,
+        deterministic=not (on_cuda and packet in NOT_DETERMINISTIC_ON_CUDA),
+        replayable=replayable,
+        scratch=SCRATCH.get(packet, ()),
+        doc="Repeated; no file of its own.",
+    )

@@ -1,0 +1,121 @@
+"""Ops without a file of their own: repeated, counted as such, and never harmed by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sdc_guard
+from sdc_guard.ops import lookup
+from sdc_guard.records import Verdict
+from tests.guard.training import flip, hit
+
+aten = torch.ops.aten
+
+
+def numbers(*sizes: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.randn(sizes, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+SQUARE, WAVE = numbers(5, 5), numbers(4, 16)
+COMPLEX, WIDE = numbers(3, 4, dtype=torch.complex64), numbers(7, dtype=torch.complex128)
+
+GENERIC: dict[str, tuple[Any, Callable[[], Any]]] = {
+    "inverse": (aten.linalg_inv_ex.default, lambda: torch.linalg.inv(SQUARE)),
+    "fft": (aten._fft_r2c.default, lambda: torch.fft.rfft(WAVE)),
+    "complex product": (
+        aten.mm.default, lambda: COMPLEX @ COMPLEX.T),
+    "complex128 sum": (aten.add.Tensor, lambda: WIDE + 2j),
+}
+
+
+def guarded(run: Callable[[], Any]) -> sdc_guard.Guard:
+    guard = sdc_guard.Guard(budget="all")
+    with guard:
+        run()
+    return guard
+
+
+@pytest.mark.parametrize("name", GENERIC)
+def test_a_transient_fault_is_found_and_a_clean_call_is_counted_as_a_rerun(name: str) -> None:
+    op, run = GENERIC[name]
+    clean = guarded(run)
+    packet = op._schema.name.replace("::", ".")
+    counted = next(c for c in clean.coverage.ops if c.op == packet)
+    assert counted.calls_checked == counted.calls >= 1
+    assert counted.witnesses.get("rerun") == counted.calls
+    assert not clean.findings
+    assert clean.coverage.guard_errors == 0
+    faulty = sdc_guard.Guard(budget="all")
+    with faulty, hit(flip(op, bit=20)):
+        run()
+    assert [f.verdict for f in faulty.findings] == [Verdict.CORRUPTION]
+    assert faulty.findings[0].op == str(op)
+    worst = faulty.findings[0].worst
+    assert worst is not None
+    assert bin(int(worst.xor, 16)).count("1") == 1
+
+
+def test_none_of_these_has_a_file_that_would_take_the_call() -> None:
+    assert lookup("aten.linalg_inv_ex") is None
+    assert lookup("aten._fft_r2c") is None
+
+
+def test_an_operator_that_updates_what_its_schema_does_not_name_is_not_updated_twice() -> None:
+    """``native_batch_norm`` writes running statistics."""
+    plain, watched = (nn.BatchNorm1d(6) for _ in range(2))
+    x = numbers(8, 6)
+    plain(x)
+    guard = guarded(lambda: watched(x))
+    for name, buffer in plain.named_buffers():
+        assert torch.equal(buffer, watched.get_buffer(name)), name
+    assert not guard.findings
+
+
+@pytest.fixture
+def library() -> Any:
+    found = torch.library.Library("sdc_guard_test", "FRAGMENT")
+    yield found
+    found._destroy()
+
+
+def test_a_custom_operator_is_not_repeated(library: Any) -> None:
+    calls: list[int] = []
+
+    def twice(x: Tensor) -> Tensor:
+        calls.append(1)
+        return x * 2
+
+    library.define("twice(Tensor x) -> Tensor")
+    library.impl("twice", twice, "CPU")
+    guard = guarded(lambda: torch.ops.sdc_guard_test.twice(numbers(3)))
+    assert len(calls) == 1
+    counted = next(c for c in guard.coverage.ops if "twice" in c.op)
+    assert counted.calls_checked == 0
+    assert dict(counted.not_tested) == {"custom operator without a registration": 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+def test_complex_random_draws_are_not_repeated(dtype: torch.dtype) -> None:
+    torch.manual_seed(3)
+    expected = torch.randn(5, dtype=dtype), torch.randn(3)
+    torch.manual_seed(3)
+    drawn: list[Tensor] = []
+    guard = guarded(lambda: drawn.extend((torch.randn(5, dtype=dtype), torch.randn(3))))
+    assert all(torch.equal(a, b) for a, b in zip(drawn, expected, strict=True))
+    assert not guard.findings
+
+
+def test_random_draws_without_a_file_are_not_repeated() -> None:
+    torch.manual_seed(3)
+    expected = torch.multinomial(torch.ones(50), 9)
+    torch.manual_seed(3)
+    drawn: list[Tensor] = []
+    guard = guarded(lambda: drawn.append(torch.multinomial(torch.ones(50), 9)))
+    assert torch.equal(drawn[0], expected)
+    counted = next(c for c in guard.coverage.ops if c.op == "aten.multinomial")
+    assert dict(counted.not_tested) == {"draws random numbers": 1}
