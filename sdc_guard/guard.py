@@ -261,12 +261,11 @@ class Guard:
             return
         self._pipeline.pending = []
         counts = self._policy.take(pending)
-        if self._provenance.in_optimizer:
-            return
-        if counts and self.on_finding == "raise" and ranks.world_size() == 1:
+        inside = self._provenance.in_optimizer
+        if counts and not inside and self.on_finding == "raise" and ranks.world_size() == 1:
             self._gate.restore_buffers()
             self._policy.raise_corrupt()
-        self._policy.tell()
+        self._policy.tell(hold=inside)
 
     def _protects(self) -> bool:
         return self._policy.protects and self.budget != 0.0
@@ -367,7 +366,7 @@ class Guard:
             remove(self._mode)
             if ranks.world_size() > 1:  # another rank may find the step corrupt
                 self._gate.begin_step()
-        self._policy.tell()
+        self._policy.tell(hold=False)
 
     def _given_up(self, optimizer: Optimizer) -> None:
         """What was found in a step that ended in an exception does not count against the next."""

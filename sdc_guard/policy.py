@@ -41,6 +41,7 @@ class Policy:
         self.corrupt: list[Finding] = []
         self._act_on = parse_verdicts(act_on)
         self._untold: list[Finding] = []
+        self._held: BaseException | None = None
 
     @property
     def protects(self) -> bool:
@@ -58,19 +59,26 @@ class Policy:
             self._untold.append(finding)
         return counts
 
-    def tell(self) -> None:
-        """Hand findings to a callable, or warn.  Both may raise, which inside an optimizer step
-        would leave it half applied: there the guard waits for the step's end."""
-        untold, self._untold = self._untold, []
-        for i, finding in enumerate(untold):
+    def tell(self, *, hold: bool) -> None:
+        """Hand new findings to a callable, or warn.
+
+        What either raises leaves at once, or with ``hold`` at the next call without it: inside an
+        optimizer step an exception would leave the step half applied.
+        """
+        while self._untold:
+            finding = self._untold.pop(0)
             try:
                 if callable(self.on_finding):
                     self.on_finding(finding)
                 elif self.on_finding == "warn":
                     warnings.warn(finding.message, SdcGuardWarning, stacklevel=4)
-            except BaseException:
-                self._untold = untold[i + 1:]
-                raise
+            except BaseException as error:
+                if not hold:
+                    raise
+                self._held = self._held or error
+        if self._held is not None and not hold:
+            error, self._held = self._held, None
+            raise error
 
     def raise_corrupt(self) -> NoReturn:
         """Raise what the step has against it, which is then settled.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from sdc_guard import bits
 from sdc_guard.bounds.casts import nearest
 from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._pointwise import Array, operand, pointwise
@@ -32,9 +33,14 @@ def relu(call: HostCall) -> tuple[Array, Array, int]:
 
 @pointwise(aten.threshold_backward, formula="exact", odd=("grad_output",))
 def threshold_backward(call: HostCall) -> tuple[Array, Array, int]:
-    """The gradient where ``not x <= threshold``, else 0."""
+    """The gradient where ``not x <= threshold``, else 0.  In half formats either is right where x
+    is the threshold's rounding: some kernels compare in fp32 with the threshold itself (seen)."""
     g, x = call.number("grad_output"), call.number("self")
-    return np.where(x <= limit(call, "threshold"), 0.0, g), np.abs(g), 0
+    threshold = limit(call, "threshold")
+    gradient = np.where(x <= threshold, 0.0, g)
+    if call["threshold"] != 0 and call.held[0].element_size() == 2:
+        gradient = np.where(x == threshold, bits.values(call.held[0]), gradient)
+    return gradient, np.abs(g), 0
 
 
 def _clamp(call: HostCall, low: str | None, high: str | None) -> tuple[Array, Array, int]:

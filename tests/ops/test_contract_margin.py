@@ -37,11 +37,13 @@ FREE = frozenset((
 BOUND_TO_OTHERS = {
     "aten.native_layer_norm_backward": {"input"},
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": {"query", "key", "value"},
+    "aten.binary_cross_entropy": {"self"},
+    "aten.binary_cross_entropy_backward": {"self"},
 }
-"""Operands from which another operand of the same call was computed."""
+"""Operands from which another operand of the same call was computed, or that are probabilities."""
 
 LOW_PRECISION_SUMS = frozenset(
-    {"aten.embedding_dense_backward", "aten.native_layer_norm_backward"}
+    {"aten.embedding_dense_backward", "aten.nansum", "aten.native_layer_norm_backward"}
     | {f"aten.{name}" for name in (
         "_index_put_impl", "_unsafe_index_put", "index_add", "index_put", "index_reduce", "put",
         "scatter", "scatter_add", "scatter_reduce")}
