@@ -5,12 +5,15 @@
 #   PIP_ARGS="..."         more arguments for pip, for example --find-links DIR
 #   PYTEST_ARGS="..."      more arguments for pytest, for example -k row_sum
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
+#   CATALOGUE_ARGS, MODELS_ARGS  more arguments for test-catalogue and test-models
 
 PYTHON ?= python3
 VENV ?= .venv
 PIP_ARGS ?=
 PYTEST_ARGS ?=
 DEMO_ARGS ?=
+CATALOGUE_ARGS ?=
+MODELS_ARGS ?=
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -20,7 +23,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-gpu lint types bench bench-gpu clean
+.PHONY: help install demo test test-slow test-catalogue test-models test-gpu lint types bench bench-gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -46,6 +49,17 @@ test: install ## the fast tests, at most ten minutes on two cores
 
 test-slow: install ## the long tests: detection rates, 500 clean steps
 	$(PYTEST) -m slow $(PYTEST_ARGS)
+
+test-catalogue: install ## torch's operator catalogue under the guard: about 15 minutes
+	$(BIN)/python -m tests.catalogue.run $(CATALOGUE_ARGS)
+
+test-models: $(VENV)/.models ## 20 real architectures, tiny, with and without the guard: minutes
+	$(BIN)/python -m tests.models.run $(MODELS_ARGS)
+
+$(VENV)/.models: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) -c constraints.txt -e ".[models]"
+	@touch $@
 
 test-gpu: install ## the tests that need a CUDA device; fails where there is none
 	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \

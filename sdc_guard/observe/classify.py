@@ -75,7 +75,8 @@ def classify(op: Any) -> Entry:
     spec = lookup(form.packet)
     if spec is not None:
         return Entry(op, Kind.CHECKED, form, spec)
-    if op.is_view or form.packet in _ALLOCATES_OR_NAMES or not _returns_tensor(op):
+    renames = op.is_view or torch.Tag.inplace_view in op.tags
+    if renames or form.packet in _ALLOCATES_OR_NAMES or not _returns_tensor(op):
         return Entry(op, Kind.NO_NUMBERS, form)
     if op.namespace in _NUMERIC_NAMESPACES_WITHOUT_NUMBERS:
         return Entry(op, Kind.NO_NUMBERS, form)

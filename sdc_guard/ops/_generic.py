@@ -29,6 +29,7 @@ CUSTOM = "custom operator without a registration"
 
 SCRATCH: dict[str, tuple[int, ...]] = {
     "aten.mkldnn_rnn_layer": (3,),
+    "aten._ctc_loss": (1,),
     "aten._embedding_bag": (1, 2, 3),
     "aten._embedding_bag_forward_only": (1, 2, 3),
 }

@@ -1,0 +1,152 @@
+"""``make test-catalogue``: torch's own operator catalogue under the guard, and a report of it.
+
+Every operator of ``op_db`` runs its sample inputs, and the gradients of its results, plain and
+under ``Guard(budget="all")``.  Exit code 1 if a result changed that an empty dispatch mode leaves
+alone, if anything was found, or if the guard failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sdc_guard.bench.results import make_stamp
+from sdc_guard.evidence.plain_json import plain
+
+KNOWN_PRECISION = {
+    "aten.native_layer_norm_backward": "adds parameter gradients in the half format",
+    "aten.embedding_dense_backward": "adds in the half format",
+}
+"""Kernels whose half-precision results really miss the bound of an fp32 accumulation; findings of
+them are listed, and are no false alarms."""
+
+DTYPES = ("float32", "bfloat16", "float16", "float64", "complex64", "int64")
+FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
+SECONDS_PER_CHILD = 3000
+
+
+def run_dtype(dtype: str, num_samples: int) -> list[dict[str, Any]]:
+    """One child after another: each goes on behind the operator in which the last one died."""
+    rows: list[dict[str, Any]] = []
+    first = 0
+    while True:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "tests.catalogue.child", dtype, str(num_samples), str(first)],
+            stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        last: dict[str, Any] = {}
+        assert child.stdout is not None
+        for line in child.stdout:
+            if not line.startswith("{"):
+                continue
+            last = json.loads(line)
+            if "samples" in last or "harness" in last:
+                rows.append(last)
+        code = child.wait(SECONDS_PER_CHILD)
+        if code == 0:
+            return rows
+        if "starts" not in last:
+            raise SystemExit(f"the catalogue could not be read: exit code {code}; install the "
+                             "extra [test], which brings expecttest")
+        rows.append({"op": last["starts"], "dtype": dtype, "harness": f"process died: {code}"})
+        first = int(last["index"]) + 1
+
+
+def is_known(finding: str) -> bool:
+    """True for a ``precision`` verdict on a kernel of :data:`KNOWN_PRECISION`."""
+    verdict, _, message = finding.partition(": ")
+    return verdict == "precision" and any(f" in {op}." in message for op in KNOWN_PRECISION)
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Counts over all rows, and whatever is not clean by name."""
+    calls: collections.Counter[str] = collections.Counter()
+    reasons: collections.Counter[str] = collections.Counter()
+    rerun_only: collections.Counter[str] = collections.Counter()
+    for row in rows:
+        if row["dtype"] not in FLOATS:
+            continue
+        for name, count in row.get("calls", {}).items():
+            op, _, what = name.partition(" ")
+            if what.startswith("not tested"):
+                reasons[what] += count
+            else:
+                calls[what] += count
+                rerun_only[op] += {"checked": count, "beyond rerun": -count}.get(what, 0)
+    changed = [(r["op"], r["dtype"], c) for r in rows for c in r.get("changed", [])]
+    return {
+        "operators": len({r["op"] for r in rows}),
+        "samples": sum(r.get("samples", 0) for r in rows),
+        "checks": sum(r.get("checks", 0) for r in rows),
+        "findings": [f"{r['op']} {r['dtype']}: {f}" for r in rows for f in r.get("findings", [])
+                     if not is_known(f)],
+        "known_precision": [f"{r['op']} {r['dtype']}: {f}" for r in rows
+                            for f in r.get("findings", []) if is_known(f)],
+        "guard_errors": [f"{r['op']} {r['dtype']}: {r['guard_errors']} {r['errors']}"
+                         for r in rows if r.get("guard_errors")],
+        "harness": [f"{r['op']} {r['dtype']}: {r['harness']}" for r in rows if "harness" in r],
+        "changed_by_the_guard": sorted({f"{o} {d}" for o, d, c in changed if c["why"] == "guard"}),
+        "changed_by_any_mode": sorted({f"{o} {d}" for o, d, c in changed if "mode" in c["why"]}),
+        "differ_without_a_guard": sorted(
+            {f"{o} {d}" for o, d, c in changed if "without" in c["why"]}),
+        "float_calls": dict(calls),
+        "not_tested": dict(reasons.most_common()),
+        "rerun_only": {k: v for k, v in rerun_only.most_common() if v > 0},
+    }
+
+
+def page(found: dict[str, Any], stamp: dict[str, Any]) -> str:
+    """The report as Markdown."""
+    calls = found["float_calls"]
+    total = max(calls.get("calls", 0), 1)
+    lines = [
+        "# torch's operator catalogue under the guard", "",
+        f"- command: `{stamp['commands'][0]}`",
+        f"- commit: {stamp['commits'][0]}; torch {stamp['torch']}, numpy {stamp['numpy']}, "
+        f"Python {stamp['python']}",
+        f"- machine: {stamp['platform']}, {stamp['processor']}, {stamp['num_cores']} cores", "",
+        f"{found['operators']} operators, {found['samples']} samples, {found['checks']} checked "
+        f"calls; {len(found['findings'])} findings, {len(found['guard_errors'])} operators with "
+        f"guard errors, {len(found['changed_by_the_guard'])} changed by the guard.", "",
+        f"Float calls: {total}, checked {calls.get('checked', 0) / total:.1%}, by more than a "
+        f"rerun {calls.get('beyond rerun', 0) / total:.1%}.", "",
+    ]
+    for name in ("findings", "known_precision", "guard_errors", "harness", "changed_by_the_guard",
+                 "changed_by_any_mode", "differ_without_a_guard"):
+        lines += [f"## {name.replace('_', ' ').capitalize()} ({len(found[name])})", ""]
+        lines += [f"- `{item}`" for item in found[name]] + [""]
+    for name in ("not_tested", "rerun_only"):
+        lines += [f"## {name.replace('_', ' ').capitalize()} (float calls)", ""]
+        lines += [f"- {key}: {count}" for key, count in found[name].items()] + [""]
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Run, write ``catalogue.json`` and ``README.md``, and judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
+    parser.add_argument("--samples", type=int, default=6, help="samples per operator and dtype")
+    parser.add_argument("--out", type=Path, default=Path("reports/catalogue"))
+    options = parser.parse_args()
+    rows = [row for dtype in options.dtypes for row in run_dtype(dtype, options.samples)]
+    found = summary(rows)
+    stamp = plain(make_stamp(
+        f"python -m tests.catalogue.run --dtypes {' '.join(options.dtypes)} "
+        f"--samples {options.samples}", seed=0))
+    options.out.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"stamp": stamp, "summary": found}, indent=1)
+    (options.out / "catalogue.json").write_text(text + "\n")
+    (options.out / "README.md").write_text(page(found, stamp))
+    print(page(found, stamp)[:3000])
+    if found["findings"] or found["guard_errors"] or found["harness"] \
+            or found["changed_by_the_guard"]:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
