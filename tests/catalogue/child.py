@@ -6,12 +6,14 @@ A process of its own: importing ``op_db`` changes global flags, and a kernel may
 from __future__ import annotations
 
 import collections
+import contextlib
 import copy
 import itertools
 import json
 import logging
 import sys
 import warnings
+import zlib
 from typing import Any
 
 import torch
@@ -20,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import sdc_guard
 from sdc_guard import bits
+from sdc_guard.calls import form_of
+from sdc_guard.inject.campaign import draw_transients, record_calls
 
 ADMITTED = (torch.int64, torch.complex64, torch.float64, torch.float32, torch.bfloat16,
             torch.float16)
@@ -53,23 +57,26 @@ def image_of(tensor: Tensor) -> Any:
     return (str(plain.dtype), tuple(plain.shape), words.tobytes())
 
 
-def run(op: Any, sample: Any, seed: int) -> Any:
-    """Bits of results and gradients, or the exception."""
+def compute(op: Any, sample: Any, seed: int) -> list[Tensor]:
+    """Results and gradients."""
     torch.manual_seed(seed)
+    results = tensors_of(op(sample.input, *sample.args, **sample.kwargs))
+    leaves = [t for t in tensors_of([sample.input, sample.args, sample.kwargs]) if t.requires_grad]
+    outputs = [t for t in results if t.requires_grad and t.layout is torch.strided]
+    if not leaves or not outputs:
+        return results
+    found = torch.autograd.grad(
+        outputs, leaves, [torch.ones_like(t) for t in outputs], allow_unused=True)
+    return results + [g for g in found if g is not None]
+
+
+def run(op: Any, sample: Any, seed: int) -> Any:
+    """Bits of results and gradients and the state of the generator, or the exception."""
     try:
-        result = op(sample.input, *sample.args, **sample.kwargs)
-        results = tensors_of(result)
-        leaves = [t for t in tensors_of([sample.input, sample.args, sample.kwargs])
-                  if t.requires_grad]
-        outputs = [t for t in results if t.requires_grad and t.layout is torch.strided]
-        gradients: list[Tensor] = []
-        if leaves and outputs:
-            found = torch.autograd.grad(
-                outputs, leaves, [torch.ones_like(t) for t in outputs], allow_unused=True)
-            gradients = [g for g in found if g is not None]
-        return [image_of(t) for t in (*results, *gradients)] + [torch.get_rng_state().sum().item()]
+        found = compute(op, sample, seed)
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:300]
+    return [image_of(t) for t in found] + [image_of(torch.get_rng_state())]
 
 
 def fresh(sample: Any) -> Any:
@@ -132,13 +139,56 @@ def try_op(op: Any, dtype: torch.dtype, num: int) -> dict[str, Any]:
     }
 
 
+def try_faults(op: Any, dtype: torch.dtype, num: int) -> dict[str, Any]:
+    """Single transient flips in a call of the operator's first sample, forward or backward: call,
+    result, element and bit uniform.  What strikes a call that coverage calls not tested is counted
+    apart."""
+    counts: collections.Counter[str] = collections.Counter()
+    missed: list[str] = []
+    sample = next(iter(samples_of(op, dtype, 1)), None)
+    if sample is None:
+        return {"op": op.formatted_name, "dtype": str(dtype), "samples": 0, "power": {}}
+    own = fresh(sample)
+    try:
+        calls = record_calls(lambda: compute(op, own, 0))
+    except Exception:  # the sample is one of an error
+        calls = []
+    if any(call.drawable for call in calls):
+        for fault in draw_transients(calls, num, seed=zlib.crc32(op.formatted_name.encode())):
+            guard, own = sdc_guard.Guard(budget="all"), fresh(sample)
+            with guard, fault, contextlib.suppress(Exception):  # of a wrong index or a wrong sign
+                compute(op, own, 0)
+            counts[_outcome(guard, fault, missed)] += 1
+    return {"op": op.formatted_name, "dtype": str(dtype).removeprefix("torch."), "samples": 1,
+            "power": dict(counts), "missed": missed}
+
+
+def _outcome(guard: sdc_guard.Guard, fault: Any, missed: list[str]) -> str:
+    if not fault.injected:
+        return "not injected"
+    name = str(fault.op)
+    if any(f.op == name and f.held_is_wrong for f in guard.findings):
+        return "found"
+    packet = form_of(fault.op).packet
+    counted = next((c for c in guard.coverage.ops if c.op == packet), None)
+    if counted is None or not counted.calls_checked:
+        reasons = ", ".join(counted.not_tested) if counted is not None else "no numbers"
+        return f"not tested: {reasons}"
+    hit = fault.injected[0]
+    missed.append(f"{name} output {hit.output} {list(hit.shape)} bit {hit.bit}: "
+                  f"{hit.before.repr} -> {hit.after.repr}")
+    return "missed"
+
+
 def main() -> None:
-    """Arguments: dtype, samples per operator, index of the first operator."""
+    """Arguments: dtype, samples per operator, index of the first operator; and, for flips, their
+    number per operator."""
     dtype = getattr(torch, sys.argv[1])
     num, first = int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     logging.getLogger("sdc_guard").propagate = False
+    logging.getLogger("sdc_guard").addHandler(logging.NullHandler())
     from torch.testing._internal.common_methods_invocations import op_db
 
     ops = sorted(op_db, key=lambda o: o.formatted_name)
@@ -149,7 +199,8 @@ def main() -> None:
             continue
         print(json.dumps({"index": i, "starts": op.formatted_name}), flush=True)
         try:
-            found = try_op(op, dtype, num)
+            found = (try_faults(op, dtype, int(sys.argv[4])) if len(sys.argv) > 4
+                     else try_op(op, dtype, num))
         except Exception as error:
             found = {"op": op.formatted_name, "dtype": sys.argv[1],
                      "harness": f"{type(error).__name__}: {error}"[:300]}

@@ -18,6 +18,7 @@ from typing import Any
 
 from sdc_guard.bench.results import make_stamp
 from sdc_guard.evidence.plain_json import plain
+from sdc_guard.intervals import proportion
 
 KNOWN_PRECISION = {
     "aten.native_layer_norm_backward": "adds parameter gradients in the half format",
@@ -31,13 +32,15 @@ FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
 SECONDS_PER_CHILD = 3000
 
 
-def run_dtype(dtype: str, num_samples: int) -> list[dict[str, Any]]:
+def run_dtype(dtype: str, num_samples: int, num_flips: int = 0) -> list[dict[str, Any]]:
     """One child after another: each goes on behind the operator in which the last one died."""
+    flips = [str(num_flips)] if num_flips else []
     rows: list[dict[str, Any]] = []
     first = 0
     while True:
         child = subprocess.Popen(
-            [sys.executable, "-m", "tests.catalogue.child", dtype, str(num_samples), str(first)],
+            [sys.executable, "-m", "tests.catalogue.child", dtype, str(num_samples), str(first),
+             *flips],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         last: dict[str, Any] = {}
         assert child.stdout is not None
@@ -100,6 +103,35 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def power_page(rows: list[dict[str, Any]], stamp: dict[str, Any]) -> tuple[str, bool]:
+    """What was found of single flips, as Markdown; and whether it is at least 99 %."""
+    lines = ["# Single flips in torch's operator catalogue", "",
+             f"- command: `{stamp['commands'][0]}`", f"- commit: {stamp['commits'][0]}; torch "
+             f"{stamp['torch']}", f"- machine: {stamp['platform']}, {stamp['processor']}", "",
+             "One bit of one element of one result of one call, all uniform, forward or backward; "
+             "95 % intervals.", ""]
+    enough = True
+    for dtype in dict.fromkeys(r["dtype"] for r in rows):
+        counts: collections.Counter[str] = collections.Counter()
+        for row in rows:
+            if row["dtype"] == dtype:
+                counts.update(row.get("power", {}))
+        num = counts["found"] + counts["missed"]
+        if not num:
+            continue
+        rate = proportion(counts["found"], num)
+        enough &= rate.value >= 0.99
+        lines.append(f"- {dtype}: {counts['found']} of {num} in checked calls found, "
+                     f"{rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}]; "
+                     + "; ".join(f"{k} {v}" for k, v in counts.items()
+                                 if k not in ("found", "missed")))
+    lines += ["", "## Missed", ""]
+    lines += [f"- {r['op']} {r['dtype']}: `{m}`" for r in rows for m in r.get("missed", [])]
+    lines += ["", "## Died or failed", ""]
+    lines += [f"- {r['op']} {r['dtype']}: {r['harness']}" for r in rows if "harness" in r]
+    return "\n".join(lines) + "\n", enough
+
+
 def page(found: dict[str, Any], stamp: dict[str, Any]) -> str:
     """The report as Markdown."""
     calls = found["float_calls"]
@@ -131,14 +163,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dtypes", nargs="+", default=list(DTYPES), choices=DTYPES)
     parser.add_argument("--samples", type=int, default=6, help="samples per operator and dtype")
+    parser.add_argument("--flips", type=int, default=0,
+                        help="single flips per operator and dtype, instead of clean samples")
     parser.add_argument("--out", type=Path, default=Path("reports/catalogue"))
     options = parser.parse_args()
-    rows = [row for dtype in options.dtypes for row in run_dtype(dtype, options.samples)]
-    found = summary(rows)
-    stamp = plain(make_stamp(
-        f"python -m tests.catalogue.run --dtypes {' '.join(options.dtypes)} "
-        f"--samples {options.samples}", seed=0))
+    rows = [row for dtype in options.dtypes
+            for row in run_dtype(dtype, options.samples, options.flips)]
+    stamp = plain(make_stamp(" ".join(["python -m tests.catalogue.run", *sys.argv[1:]]), seed=0))
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.flips:
+        text, enough = power_page(rows, stamp)
+        (options.out / "power.md").write_text(text)
+        print(text)
+        sys.exit(not enough)
+    found = summary(rows)
     text = json.dumps({"stamp": stamp, "summary": found}, indent=1)
     (options.out / "catalogue.json").write_text(text + "\n")
     (options.out / "README.md").write_text(page(found, stamp))

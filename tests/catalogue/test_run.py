@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from tests.catalogue import child
-from tests.catalogue.run import is_known, summary
+from tests.catalogue.run import is_known, power_page, summary
 
 
 def sample(*tensors: torch.Tensor) -> Any:
@@ -72,3 +72,16 @@ def test_a_child_prints_one_line_an_operator() -> None:
     tried = [r for r in rows if "samples" in r]
     assert tried
     assert all(r["checks"] > 0 and not r["findings"] for r in tried)
+
+
+def test_power_counts_found_and_missed_and_asks_for_99_percent() -> None:
+    stamp = {"commands": ["x"], "commits": ["y"], "torch": "t", "platform": "p", "processor": "q"}
+    rows = [{"op": "a", "dtype": "float32", "power": {"found": 198, "not tested: why": 5}},
+            {"op": "b", "dtype": "float32", "power": {"found": 1, "missed": 1}, "missed": ["here"]}]
+    text, enough = power_page(rows, stamp)
+    assert "199 of 200 in checked calls found, 99.50 %" in text.replace("99.50%", "99.50 %")
+    assert "not tested: why 5" in text
+    assert "b float32: `here`" in text
+    assert enough
+    rows[1]["power"]["missed"] = 3
+    assert not power_page(rows, stamp)[1]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from sdc_guard.cli.main import main
 from sdc_guard.ops import all_specs
+from tests.meta.tree import ROOT
 
 
 def test_the_table_has_a_row_for_each_spec() -> None:
@@ -28,3 +31,46 @@ def test_the_json_is_one_document_with_the_same_rows() -> None:
     by_op = {row["op"]: row for row in rows}
     assert by_op["aten.sum"]["reduction"] is True
     assert "checksum" in by_op["aten.mm"]["witnesses"]
+
+
+def test_the_json_says_what_each_relation_moves() -> None:
+    rows = json.loads(CliRunner().invoke(main, ["ops", "--json"]).stdout)["ops"]
+    row = next(r for r in rows if r["op"] == "aten.mm")
+    assert row["relations"]["roll n"]["moves"] == ["address", "core", "lane", "tile"]
+    assert "gamma" in row["bound"]
+    assert {"float32", "bfloat16", "int64"} <= set(row["dtypes"])
+
+
+def test_the_page_in_docs_is_what_the_command_prints() -> None:
+    """Run ``sdc-guard ops --markdown > docs/ops.md`` where this fails."""
+    page = (ROOT / "docs" / "ops.md").read_text(encoding="utf-8")
+    assert CliRunner().invoke(main, ["ops", "--markdown"]).stdout == page
+
+
+def test_missing_names_what_a_step_leaves_unchecked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my_step_for_ops.py").write_text(
+        "import torch\n"
+        "def step():\n"
+        "    x = torch.ones(4, 4)\n"
+        "    torch.linalg.inv(x + 9 * torch.eye(4))\n"
+        "    torch.multinomial(torch.ones(5), 2)\n"
+        "    x @ x\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = CliRunner().invoke(main, ["ops", "--missing", "my_step_for_ops:step"])
+    assert result.exit_code == 0
+    assert "aten.linalg_inv_ex: 1 calls: rerun only" in result.stdout
+    assert "aten.multinomial: 1 calls: draws random numbers (1)" in result.stdout
+    assert "aten.mm:" not in result.stdout
+    found = CliRunner().invoke(main, ["ops", "--missing", "my_step_for_ops:step", "--json"])
+    assert {r["op"] for r in json.loads(found.stdout)["missing"]} >= {"aten.multinomial"}
+
+
+@pytest.mark.parametrize("target", ["nothing", "json:no_such_name", "no_such_module_here:f",
+                                    "json:__doc__"])
+def test_a_step_that_is_none_is_an_error_in_words(target: str) -> None:
+    result = CliRunner().invoke(main, ["ops", "--missing", target])
+    assert result.exit_code == 2
+    assert target in result.output
