@@ -175,6 +175,8 @@ def _outcome(guard: sdc_guard.Guard, fault: Any, missed: list[str]) -> str:
         reasons = ", ".join(counted.not_tested) if counted is not None else "no numbers"
         return f"not tested: {reasons}"
     hit = fault.injected[0]
+    if hit.before.repr == hit.after.repr == "nan":
+        return "a NaN became another NaN"
     missed.append(f"{name} output {hit.output} {list(hit.shape)} bit {hit.bit}: "
                   f"{hit.before.repr} -> {hit.after.repr}")
     return "missed"
