@@ -77,8 +77,8 @@ class Policy:
                     raise
                 self._held = self._held or error
         if self._held is not None and not hold:
-            error, self._held = self._held, None
-            raise error
+            held, self._held = self._held, None
+            raise held
 
     def raise_corrupt(self) -> NoReturn:
         """Raise what the step has against it, which is then settled.

@@ -148,8 +148,13 @@ def _compile_roll(
         return None
     label, size, covered = found
     dims = _carrier_dims(axes, label)
-    if any(path in dims and not bits.is_injective(t) for path, t in call.tensors()):
-        return None  # a copy with these strides would overwrite itself
+    for path, tensor in call.tensors():
+        if path in dims and tensor.shape[dims[path]] not in (1, size):
+            raise ValueError(
+                f"axis {label!r} has {size} elements in the result and {tensor.shape[dims[path]]} "
+                f"in operand {path}: the labels of {call.form.packet} are wrong")
+        if path in dims and not bits.is_injective(tensor):
+            return None  # a copy with these strides would overwrite itself
     overrides = dict(move.overrides)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:

@@ -1,0 +1,169 @@
+"""Linear, bilinear and trilinear interpolation, forward and backward.
+
+*Definition.*  Along each dimension result i lies at ``r = s (i + 1/2) - 1/2`` of the operand (at
+least 0), or ``r = s i`` with aligned corners, and takes ``1 - l`` of element ``floor(r)`` and ``l``
+of the next one, ``l = r - floor(r)``; the dimensions multiply.  The reference applies one matrix
+of such weights per dimension, in float64 by BLAS; the gradient applies the transposes.
+
+*Bound.*  A kernel computes r in fp32 or in the operand's own format, so r is off by at most
+``4 u (s (i + 1) + 1) = D / 2``: the step, the half, the product and the difference are rounded.
+The interpolant is continuous in r, also where floor(r) jumps: each weight changes by at most what
+r is off, those of the elements one further included, and is rounded itself.
+With B the matrix of these (1 for the elements from ``floor(r) - 1`` to
+``floor(r) + 2``) and W the weights, each of ``rank`` dimensions turns ``W`` into at most
+``W + D B``, and T terms are multiplied and added in any order:
+
+    |y^ - y| <= ((W + D B)...) |x| - (W...) |x| + gamma_{T + 4 rank}(u) ((W + D B)...) |x|,
+
+T being the largest number of terms, 2^rank forward.  Half formats keep weights and partial sums
+in their own format in some kernels, so u is theirs.
+
+*Place.*  Rolled images and negation keep every bit (seen in 4 formats, contiguous and
+channels-last, 1 and 2 threads); so do rolled channels, but some kernels take channels by vectors,
+also of contiguous operands, so they move only where none is left over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
+from sdc_guard.calls import BoundCall
+from sdc_guard.formats import Format, format_of, is_covered_float
+from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._places import BODY_MULTIPLE
+from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
+from sdc_guard.ops._samples import FLOATS, SampleList
+from sdc_guard.ops._separable import applied
+from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
+
+aten = torch.ops.aten
+NAMES = {1: "upsample_linear1d", 2: "upsample_bilinear2d", 3: "upsample_trilinear3d"}
+SCALES = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}
+
+
+def _axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
+    labels = ("n", "c", *(FIXED,) * (held[0].dim() - 2))
+    return Axes({p: labels for p, _ in call.tensors()}, (labels,))
+
+
+def symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
+    """Rolled images, rolled channels, negation."""
+    channels = () if held[0].shape[1] % BODY_MULTIPLE else (roll("c", lane=True),)
+    name = "grad_output" if "grad_output" in call.form.argument_names else "self"
+    return (roll("n"), *channels, negate(name), RERUN)
+
+
+def weights(size: int, out: int, align: bool, scale: float | None, u: float
+            ) -> tuple[F64, F64]:
+    """The weights of one dimension [out, in], and the limit on each weight's error."""
+    place = np.arange(out, dtype=np.float64)
+    if align:
+        step = (size - 1) / (out - 1) if out > 1 else 0.0
+        real = step * place
+    else:
+        step = 1.0 / scale if scale is not None and scale > 0 else size / out
+        real = np.maximum(step * (place + 0.5) - 0.5, 0.0)
+    off = 8 * u * (step * (place + 1) + 1)
+    if size == out:
+        real, off = place, np.zeros(out)
+    low = np.minimum(np.floor(real).astype(np.int64), size - 1)
+    share = np.minimum(real - low, 1.0)
+    rows = np.arange(out)
+    matrix, around = np.zeros((out, size)), np.zeros((out, size))
+    np.add.at(matrix, (rows, low), 1.0 - share)
+    np.add.at(matrix, (rows, np.minimum(low + 1, size - 1)), share)
+    for shift in (-1, 0, 1, 2):
+        np.maximum.at(around, (rows, np.clip(low + shift, 0, size - 1)), off)
+    return matrix, around
+
+
+def _dims(call: HostCall, sizes: tuple[int, ...], outs: tuple[int, ...], u: float
+          ) -> list[tuple[F64, F64]]:
+    names = SCALES[len(sizes)]
+    return [weights(n, m, bool(call["align_corners"]), call.get(name), u)
+            for n, m, name in zip(sizes, outs, names, strict=True)]
+
+
+def _reference(x: F64, pairs: list[tuple[F64, F64]], fmt: Format, held: Tensor) -> Reference:
+    exact = [w for w, _ in pairs]
+    with np.errstate(all="ignore"):
+        expected = applied(x, exact)
+        size = np.abs(x)
+        known = applied(size, exact)
+        wide = applied(size, [w + b for w, b in pairs])
+        terms = int(np.prod([max(int((w + b > 0).sum(1).max(initial=0)), 1) for w, b in pairs]))
+        error = wide - known + (gamma(terms + 4 * len(pairs), fmt.u)) * wide
+        error = error + own_rounding(4 * terms + 4, wide) + (4 * terms + 4) * fmt.eta
+        error = error + rounding(np.abs(expected) + error, format_of(held.dtype))
+    magnitude = wide if np.isfinite(x).all() else np.inf
+    return Reference(expected, error, error, "((W + D B) - W) |x| + gamma_T (W + D B) |x|",
+                     magnitude)
+
+
+def linear(call: HostCall) -> tuple[Reference | None, ...]:
+    """The weighted mean of the nearest elements along each dimension."""
+    held = call.held[0]
+    if not is_covered_float(held.dtype):
+        return (None,)
+    x, fmt = call.array("self"), format_of(held.dtype)
+    return (_reference(x, _dims(call, x.shape[2:], tuple(held.shape[2:]), fmt.u), fmt, held),)
+
+
+def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
+    """Each element adds its shares of the gradients."""
+    held = call.held[0]
+    if not is_covered_float(held.dtype):
+        return (None,)
+    grad, fmt = call.array("grad_output"), format_of(held.dtype)
+    pairs = [(w.T, b.T) for w, b in _dims(call, tuple(held.shape[2:]), grad.shape[2:], fmt.u)]
+    return (_reference(grad, pairs, fmt, held),)
+
+
+def flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
+    """Four operations per element of the larger side and dimension."""
+    (_, operand), = call.tensors()
+    return 4 * (held[0].dim() - 2) * max(int(operand.numel()), int(held[0].numel()))
+
+
+_CALLS: tuple[tuple[tuple[int, int], tuple[int, int, int], tuple[int, int, int], bool], ...] = (
+    ((2, 3), (7, 5, 4), (12, 9, 7), False), ((2, 5), (6, 4, 5), (12, 8, 10), True),
+    ((3, 4), (9, 8, 6), (4, 3, 5), False))
+
+
+def _samples(rank: int, *, backward: bool) -> Any:
+    packet = getattr(aten, NAMES[rank] + ("_backward" if backward else ""))
+
+    def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+        if dtype not in FLOATS:
+            return []
+
+        def draw(*shape: int) -> Tensor:
+            return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+
+        calls: SampleList = []
+        for lead, sizes, outs, align in _CALLS:
+            small, large = sizes[:rank], outs[:rank]
+            rest = (list(large), [*lead, *small]) if backward else (list(large),)
+            x = draw(*lead, *(large if backward else small))
+            calls.append((packet.default, (x, *rest, align), {}))
+            if rank == 2:
+                last = x.contiguous(memory_format=torch.channels_last)
+                calls.append((packet.default, (last, *rest, align), {}))
+        return calls
+
+    return samples
+
+
+for _rank, _name in NAMES.items():
+    _forward, _backward = getattr(aten, _name), getattr(aten, f"{_name}_backward")
+    checked(_forward, family="upsample", axes=_axes, symmetries=symmetries, flops=flops,
+            window=("n", "c"), samples=_samples(_rank, backward=False))(linear)
+    checked(_backward, family="upsample", axes=_axes, symmetries=symmetries, flops=flops,
+            window=("n", "c"), samples=_samples(_rank, backward=True),
+            deterministic=packet_name(_backward) not in NOT_DETERMINISTIC_ON_CUDA)(linear_backward)
