@@ -41,7 +41,7 @@ class GateCalls:
     ``entering`` and ``leaving``: the optimizer runs, watched or not.  ``rejected``: told of a
     corrupt step: kept out ``before`` it ran, undone after a fault ``inside``, or ``applied``
     because it could not be undone; raises if so decided.  ``step_done``: told at the end of every
-    step, ``given_up`` instead where that end was an exception.  ``not_undoable``: told when no image
+    step, ``given_up`` where that end was an exception.  ``not_undoable``: told when no image
     fits.
     """
 

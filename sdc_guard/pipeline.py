@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 from torch import Tensor
 
 from sdc_guard import ranks
@@ -31,7 +32,7 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import GENERATOR, GENERIC, repeated
+from sdc_guard.ops import GENERATOR, GENERIC, is_deterministic, repeated
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -292,7 +293,8 @@ class Pipeline:
             call=call,
             held=held,
             suspicion=suspicion,
-            deterministic=plan.spec.deterministic,
+            deterministic=is_deterministic(
+                plan.spec, held[suspicion.output].device.type, torch.get_num_threads()),
             replayable=plan.replayable,
             admitted=relation is not None and relation.admitted and relation.symmetry.known,
             recomputations=jury[:MAX_RECOMPUTATIONS],

@@ -96,7 +96,8 @@ class Fault:
         raise NotImplementedError
 
     def _target(self, info: CallInfo, results: Results, output: int) -> Tensor | None:
-        """The result to change (the parts of a complex one); None if the call has none there or hands an operand through."""
+        """The result to change (the parts of a complex one); None if the call has none there or
+        hands an operand through."""
         target = results[output] if 0 <= output < len(results) else None
         if target is None or target.numel() == 0:
             return None

@@ -1,7 +1,7 @@
 """One file per checked op or tight family; the decorators in them are the table."""
 
 from sdc_guard.ops._generic import FAMILY as GENERIC
-from sdc_guard.ops._generic import generic_spec, repeated
+from sdc_guard.ops._generic import generic_spec, is_deterministic, repeated
 from sdc_guard.ops._registry import (
     GENERATOR,
     HostCall,
@@ -22,6 +22,7 @@ __all__ = [
     "all_specs",
     "checked",
     "generic_spec",
+    "is_deterministic",
     "lookup",
     "packet_name",
     "repeated",

@@ -1,8 +1,9 @@
 """Ops without a file of their own: repeated, and nothing more.
 
 A repeat of the call must give the same bits.  It is made on copies of the operands: every address
-is another, and a kernel that writes to an operand without saying so does no harm.  That finds what strikes once; what comes back with every call is found
-only by an op's own file.  Coverage counts such calls as ``rerun``.
+is another, and a kernel that writes to an operand without saying so does no harm.  That finds what
+strikes once; what comes back with every call is found only by an op's own file.  Coverage counts
+such calls as ``rerun``.
 
 Only operators of ATen and of torchvision are repeated.  A custom operator may do more than its
 schema says, or wait for another process, which a repeat on one rank alone would hang: it is
@@ -59,6 +60,21 @@ NOT_DETERMINISTIC_ON_CUDA = frozenset({
 """Named by the documentation of ``torch.use_deterministic_algorithms`` (torch 2.13)."""
 
 
+RACING = frozenset({
+    "aten.index_put", "aten._index_put_impl", "aten._unsafe_index_put", "aten.put",
+    "aten.index_copy", "aten.scatter",
+})
+"""Where indices repeat, threads write to one place in no order, on a CPU too."""
+
+
+def is_deterministic(spec: OpSpec, device: str, num_threads: int) -> bool:
+    """True if equal calls must give equal bits there.  A spec speaks of all devices; on a CPU only
+    races between threads are left."""
+    if spec.deterministic or device != "cpu":
+        return spec.deterministic
+    return num_threads == 1 or spec.packet not in RACING
+
+
 def _on_copies(call: BoundCall, visit: int) -> tuple[Tensor | None, ...]:
     """The call on copies of its operands, which share memory where the originals do."""
     own = {id(t): t for _, t in call.tensors()}
@@ -97,14 +113,13 @@ def generic_spec(op: Any) -> OpSpec | str:
 
 def repeated(packet: str, *, replayable: bool = True) -> OpSpec:
     """The spec that repeats a packet, also for calls that its own file does not take."""
-    on_cuda = torch.version.cuda is not None or torch.version.hip is not None
     return OpSpec(
         packet=packet,
         family=FAMILY,
         axes=_no_axes,
         symmetries=_symmetries,
         flops=_elements,
-        deterministic=not (on_cuda and packet in NOT_DETERMINISTIC_ON_CUDA),
+        deterministic=packet not in NOT_DETERMINISTIC_ON_CUDA | RACING,
         replayable=replayable,
         scratch=SCRATCH.get(packet, ()),
         doc="Repeated; no file of its own.",

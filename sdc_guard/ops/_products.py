@@ -63,7 +63,8 @@ def affine_reference(
     alpha, beta = float(call.get("alpha", 1)), float(call.get("beta", 1))
     product, error, abs_product = product_reference(call, a_MK, b_KN)
     start = beta * addend if beta else np.zeros(())
-    size = abs(alpha) * abs_product + np.abs(start)
+    # The product may overflow before a small alpha makes it small.
+    size = max(abs(alpha), 1.0) * abs_product + np.abs(start)
     if not alpha:
         size = np.where(np.isfinite(abs_product), size, np.inf)
     expected = start + alpha * product

@@ -98,7 +98,7 @@ def reduction_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Sym
     """
     x = call["self"]
     labels = reduction_axes(call, held).outputs[0]
-    signed = (negate("self"),) if held[0].is_floating_point() else ()
+    signed = (negate("self"),) if x.is_floating_point() and held[0].is_floating_point() else ()
     kept = {int(label[1:]): i for i, label in enumerate(labels)
             if label != FIXED and held[0].shape[i] > 1}
     if not kept or 0 in x.stride():
@@ -176,12 +176,12 @@ def floating_sum(call: HostCall) -> Sum:
         common = common + out.u * abs_sum + n * out.eta
     if single and narrow:
         common = common + out.u * abs_sum + parts * out.eta
-    return Sum(
-        value,
-        abs_sum,
-        sums.any_order(n, abs_sum, acc) + common,
-        sums.cascade(n, abs_sum, acc, num_runs(call.call), parts) + common,
-    )
+    proof = sums.any_order(n, abs_sum, acc) + common
+    given_strides = call["self"].stride()
+    if any(not given_strides[d] for d in dims):
+        return Sum(value, abs_sum, proof, proof)  # an expanded operand is summed in other runs
+    return Sum(value, abs_sum, proof,
+               sums.cascade(n, abs_sum, acc, num_runs(call.call), parts) + common)
 
 
 def drawn(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sdc_guard
-from sdc_guard.ops import lookup
+from sdc_guard.ops import is_deterministic, lookup
 from sdc_guard.records import Verdict
 from tests.guard.training import flip, hit
 
@@ -119,3 +119,21 @@ def test_random_draws_without_a_file_are_not_repeated() -> None:
     assert torch.equal(drawn[0], expected)
     counted = next(c for c in guard.coverage.ops if c.op == "aten.multinomial")
     assert dict(counted.not_tested) == {"draws random numbers": 1}
+
+
+def test_what_is_not_deterministic_on_cuda_alone_is_on_a_cpu() -> None:
+    adds, writes = lookup("aten.index_add"), lookup("aten.index_put")
+    assert adds is not None
+    assert writes is not None
+    assert not is_deterministic(adds, "cuda", 1)
+    assert is_deterministic(adds, "cpu", 2)
+    assert is_deterministic(writes, "cpu", 1)
+    assert not is_deterministic(writes, "cpu", 2)  # repeated indices: threads race
+
+
+def test_a_flip_inside_the_bound_of_such_an_op_is_corruption_on_a_cpu() -> None:
+    base, index, values = numbers(6, 4), torch.tensor([0, 2, 0]), numbers(3, 4, seed=1)
+    guard = sdc_guard.Guard(budget="all")
+    with guard, hit(flip(aten.index_add.default, bit=0)):
+        torch.index_add(base, 0, index, values)
+    assert [f.verdict for f in guard.findings] == [Verdict.CORRUPTION]

@@ -58,7 +58,21 @@ def not_a_number_in_half_precision() -> None:
         assert result.isnan().any()
 
 
-PROGRAMS = (small_edges, overlapping_windows, single_elements_of_different_rank,
+def unsigned_terms() -> None:
+    torch.randint(0, 200, (7, 5), dtype=torch.uint8).sum(1, dtype=torch.float32)
+
+
+def expanded_terms() -> None:
+    (1 + torch.rand(1, 3)).expand(1701, 3).sum()
+    (1 + torch.rand(1, 3)).expand(1701, 3).mean(0)
+
+
+def half_over_an_integer_without_dimensions() -> None:
+    for op in (torch.div, torch.mul, torch.add, torch.sub):
+        op(torch.randn(5).half(), torch.tensor(2305))
+
+
+PROGRAMS = (small_edges, unsigned_terms, expanded_terms, half_over_an_integer_without_dimensions, overlapping_windows, single_elements_of_different_rank,
             no_dimension_and_a_dim, imaginary_parts, not_a_number_in_half_precision)
 
 

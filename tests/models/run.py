@@ -1,7 +1,7 @@
 """``make test-models``: real architectures, tiny, trained with and without the guard.
 
-Each model makes its steps twice from one seed.  Losses, parameters, buffers and optimizer state must
-be equal bit for bit, and nothing may be found.  Exit code 1 where that fails.
+Each model makes its steps twice from one seed.  Losses, parameters, buffers and optimizer state
+must be equal bit for bit, and nothing may be found.  Exit code 1 where that fails.
 """
 
 from __future__ import annotations

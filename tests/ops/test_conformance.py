@@ -18,6 +18,7 @@ DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int
 SPECS = {spec.packet: spec for spec in all_specs()}
 
 LOW_PRECISION_SUMS = {
+    "aten._embedding_bag_backward": "adds in the storage format",
     "aten.embedding_dense_backward": "adds in the storage format",
     "aten.nansum": "adds the sums of its runs in the storage format",
     "aten.native_layer_norm_backward": "adds parameter gradients in the storage format",

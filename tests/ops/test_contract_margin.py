@@ -45,8 +45,8 @@ BOUND_TO_OTHERS = {
 LOW_PRECISION_SUMS = frozenset(
     {"aten.embedding_dense_backward", "aten.nansum", "aten.native_layer_norm_backward"}
     | {f"aten.{name}" for name in (
-        "_index_put_impl", "_unsafe_index_put", "index_add", "index_put", "index_reduce", "put",
-        "scatter", "scatter_add", "scatter_reduce")}
+        "_embedding_bag_backward", "_index_put_impl", "_unsafe_index_put", "index_add",
+        "index_put", "index_reduce", "put", "scatter", "scatter_add", "scatter_reduce")}
 )
 """Their kernels add in the storage format, which the fp32 contract is there to report."""
 
