@@ -72,8 +72,11 @@ def half_over_an_integer_without_dimensions() -> None:
         op(torch.randn(5).half(), torch.tensor(2305))
 
 
-PROGRAMS = (small_edges, unsigned_terms, expanded_terms, half_over_an_integer_without_dimensions, overlapping_windows, single_elements_of_different_rank,
-            no_dimension_and_a_dim, imaginary_parts, not_a_number_in_half_precision)
+PROGRAMS = (
+    small_edges, unsigned_terms, expanded_terms, half_over_an_integer_without_dimensions,
+    overlapping_windows, single_elements_of_different_rank, no_dimension_and_a_dim,
+    imaginary_parts, not_a_number_in_half_precision,
+)
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda p: p.__name__)
@@ -86,7 +89,7 @@ def test_a_clean_program_is_left_in_peace(program: Callable[[], None]) -> None:
                 program()
         assert [f.message for f in guard.findings] == []
         assert guard.coverage.guard_errors == 0
-        assert guard.coverage.calls_checked > NUM_CALLS
+        assert guard.coverage.calls_checked >= NUM_CALLS
 
 
 @pytest.fixture
