@@ -331,9 +331,19 @@ def backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleLi
     return calls
 
 
-@checked(aten.native_batch_norm_backward, aten.batch_norm_backward, family="norm", axes=_axes,
-         symmetries=backward_symmetries, flops=backward_flops, window=("c",),
-         samples=backward_samples)
+def reserved_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+    """The same for the form that takes a reserve, empty on a CPU, and no optional weight."""
+    reserve = torch.empty(0, dtype=torch.uint8)
+    return [(aten.batch_norm_backward.default, (*args, reserve), {})
+            for _, args, _ in backward_samples(generator, dtype) if args[2] is not None]
+
+
+BACKWARD: dict[str, Any] = {"family": "norm", "axes": _axes, "symmetries": backward_symmetries,
+                            "flops": backward_flops, "window": ("c",)}
+
+
+@checked(aten.batch_norm_backward, samples=reserved_samples, **BACKWARD)
+@checked(aten.native_batch_norm_backward, samples=backward_samples, **BACKWARD)
 def backward(call: HostCall) -> tuple[Reference | None, ...]:
     """Gradients with given moments; see :mod:`sdc_guard.bounds.batch_norm`."""
     held, bound = call.held, call.call

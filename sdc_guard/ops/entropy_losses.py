@@ -161,7 +161,8 @@ def _margin(call: HostCall, fmt: Format) -> tuple[Array, Array, Array]:
     return y, error, np.maximum(w, np.abs(z))
 
 
-@checked(aten.soft_margin_loss, samples=samples_of(aten.soft_margin_loss, False), **LOSS)
+@checked(aten.soft_margin_loss, samples=samples_of(
+    aten.soft_margin_loss, False, target="unit"), **LOSS)
 def soft_margin_loss(call: HostCall) -> tuple[Reference | None, ...]:
     """``log(1 + exp(-t x))``."""
     return loss_reference(call, _margin, "s r + e y", premise=True)
