@@ -53,6 +53,8 @@ def image_of(tensor: Tensor) -> Any:
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
         return f"{tensor.layout} {tuple(tensor.shape)} {tensor.dtype}"
     plain = tensor.detach().resolve_conj().resolve_neg()
+    if plain.numel() and not plain.data_ptr():
+        return f"zeros without memory {tuple(plain.shape)} {plain.dtype}"
     words = bits.raw(plain)
     return (str(plain.dtype), tuple(plain.shape), words.tobytes())
 
