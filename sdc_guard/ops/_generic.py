@@ -29,7 +29,7 @@ RANDOM = "draws random numbers"
 CUSTOM = "custom operator without a registration"
 
 NOT_REPEATED = {
-    "aten.linalg_lstsq": "equal calls give other bits (seen in torch 2.13 on a CPU, in all formats)",
+    "aten.linalg_lstsq": "equal calls give other bits (seen in torch 2.13, CPU, all formats)",
 }
 """Operators of which a repeat proves nothing, and why."""
 
