@@ -109,7 +109,7 @@ def try_op(op: Any, dtype: torch.dtype, num: int) -> dict[str, Any]:
     samples = samples_of(op, dtype, num)
     for i, sample in enumerate(samples):
         plain = run(op, fresh(sample), i)
-        if run(op, fresh(sample), i) != plain:
+        if "empty" in op.name or run(op, fresh(sample), i) != plain:
             changed.append({"sample": i, "why": "differs without a guard"})
             continue
         with guard:
