@@ -14,6 +14,7 @@ import logging
 import sys
 import warnings
 import zlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,7 +134,8 @@ def try_op(op: Any, dtype: torch.dtype, num: int) -> dict[str, Any]:
     return {
         "op": op.formatted_name, "dtype": str(dtype).removeprefix("torch."),
         "samples": len(samples), "changed": changed,
-        "findings": [f"{f.verdict.value}: {f.message}"[:400] for f in guard.findings],
+        "findings": [f"{f.verdict.value}: {f.message}".replace(f"{Path.cwd()}/", "")[:400]
+                     for f in guard.findings],
         "guard_errors": coverage.guard_errors,
         "errors": [t[:300] for t in told if "failed" in t][:3],
         "refused": list(coverage.refused_relations)[:6],
