@@ -11,6 +11,7 @@ at all.
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import FrameType
@@ -77,6 +78,7 @@ class Gate:
         self._rejecting = False
         self._keeping_out = False
         self._stepping: Optimizer | None = None
+        self._thread = 0
         self._handles: list[Any] = []
 
     def open(self) -> None:
@@ -159,7 +161,7 @@ class Gate:
         elif protects and (takes_closure or watched):
             self._images = []
             self._take_image(optimizer)
-        self._stepping = optimizer
+        self._stepping, self._thread = optimizer, threading.get_ident()
         self._calls.entering(watched or takes_closure)
 
     def _join(self, optimizer: Optimizer) -> None:
@@ -182,8 +184,10 @@ class Gate:
                 self._calls.given_up(optimizer)
 
     def settle(self) -> None:
-        """Notice that a step has ended in an exception, which no hook tells."""
-        if self._stepping is not None and not _is_running(self._stepping):
+        """Notice that a step has ended in an exception, which no hook tells.  Other threads may
+        compute while this one steps."""
+        if self._stepping is not None and self._thread == threading.get_ident() \
+                and not _is_running(self._stepping):
             self._give_up_step()
 
     def _hide_gradients(self, optimizer: Optimizer) -> None:

@@ -308,6 +308,10 @@ class Guard:
         if self._inside_watched:
             self._inside_s = max(self._scheduler.spent_s - self._spent_before_s, 1e-6)
         if self._watching:
+            self._install()
+
+    def _install(self) -> None:
+        if not self._mode.is_dispatching:
             install(self._mode)
 
     def _rejected(self, where: str) -> None:
@@ -358,10 +362,11 @@ class Guard:
         scheduler.note_step(self._step_s, self._watching)
         if scheduler.due_for_retune():
             scheduler.retune(self._mode.tallies.values())
-        self._watching = scheduler.draw_duty()
+        # Told from within an op, the next step has begun, and is watched.
+        self._watching = self._mode.is_dispatching or scheduler.draw_duty()
         self._num_unwatched["steps"] += not self._watching
         if self._watching:
-            install(self._mode)
+            self._install()
         else:
             remove(self._mode)
             if ranks.world_size() > 1:  # another rank may find the step corrupt

@@ -32,7 +32,7 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import GENERATOR, GENERIC, is_deterministic, repeated
+from sdc_guard.ops import GENERATOR, GENERIC, copied, is_deterministic, repeated
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -229,6 +229,9 @@ class Pipeline:
         watch: Watch,
     ) -> None:
         call, held = observation.call, observation.held
+        if plan.spec.family == GENERIC:  # and arbitration shall not write to what no schema names
+            call = copied(call)
+            observation = Observation(call, held)
         ruling = arbitrate(self._case(plan, observation, suspicion, relation))
         if ruling.refuse and relation is not None:
             relation.refused = True

@@ -16,8 +16,9 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.relations import Relation
 from sdc_guard.ops._axes import FIXED, Axes, size_of
+from sdc_guard.ops._generic import FAMILY as GENERIC
 from sdc_guard.ops._registry import OpSpec
-from sdc_guard.ops._symmetry import OUTERMOST, RERUN
+from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry
 
 PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
 
@@ -83,19 +84,45 @@ class Plan:
         return None
 
 
+def _copied_bytes(symmetry: Symmetry, call: BoundCall, axes: Axes) -> int:
+    """Bytes of operands that a relation copies, at most: those that carry a rolled axis, those that
+    are negated, all of them three times over where the call is set beside copies of itself."""
+    most = 0
+    for move in symmetry.moves:
+        copied = 0
+        for path, tensor in call.tensors():
+            num_bytes = tensor.numel() * tensor.element_size()
+            if move.how in ("custom", "double"):
+                copied += num_bytes * (3 if move.how == "double" else 1)
+            elif move.how == "roll":
+                labels = axes.operands.get(path, ())
+                carries = move.axis in labels or (move.axis == OUTERMOST and bool(labels))
+                copied += num_bytes * carries
+            elif move.how == "negate":
+                copied += num_bytes * (call.form.argument_names[path[0]] in move.operands)
+        most = max(most, copied)
+    return most
+
+
 def make_plan(
     spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...], memory_budget_bytes: int | None = None
 ) -> Plan:
     """Compile the symmetries of an op for the operands at hand.
 
-    Where the results do not fit into the memory budget only relations that work slice by slice are
-    kept; a plan without any replays nothing (``fits`` is False).
+    Relations that would copy more of the operands than the memory budget are left out.  Where the
+    results do not fit into it only relations that work slice by slice are kept; a plan without any
+    replays nothing (``fits`` is False).
     """
     num_bytes = sum(t.numel() * t.element_size() for t in held if t is not None)
     fits = memory_budget_bytes is None or num_bytes <= memory_budget_bytes
     num_parts = 2 if fits or not memory_budget_bytes else -(-num_bytes // memory_budget_bytes) + 1
     axes = spec.axes(call, held)
     symmetries = spec.symmetries(call, held) if callable(spec.symmetries) else spec.symmetries
+    if memory_budget_bytes is not None:
+        symmetries = tuple(s for s in symmetries
+                           if _copied_bytes(s, call, axes) <= memory_budget_bytes)
+        # Without copies of its operands, an op that nobody has looked into is not made again.
+        fits = fits and (bool(symmetries) or spec.family != GENERIC)
     by_name: dict[str, Relation | None] = {}
     for symmetry in symmetries:
         if symmetry.name not in by_name:

@@ -73,6 +73,7 @@ class GuardMode(TorchDispatchMode):
         self.last_sequence_nr = -1
         self.num_backward_ops = 0
         self.settle_step: Callable[[], None] = lambda: None
+        self.is_dispatching = False
         self.owns_buffer: Callable[[object], bool] = lambda tensor: False
         self._entries: dict[int, tuple[Entry, Tally | None]] = {}
         self._check = check
@@ -109,7 +110,11 @@ class GuardMode(TorchDispatchMode):
                         dispatch._pop_mode()
 
         thread = threading.Thread(target=measure, name="sdc_guard floor")
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:  # no more threads: the default stays until steps tell
+            self._on_error("while measuring what a call costs", error)
+            return self.scheduler.floor_s
         thread.join()
         self.scheduler.num_dispatched = counted
         alone_s, watched_s = (sorted(t)[len(t) // 2] for t in times_s)
@@ -138,7 +143,7 @@ class GuardMode(TorchDispatchMode):
                 return func(*args, **kwargs)  # fake tensors, which rely on modes below to let go
             return NotImplemented
         if self.provenance.in_optimizer and torch.is_grad_enabled():
-            self.settle_step()  # an optimizer's own ops run without gradients
+            self._settle_step()  # an optimizer's own ops run without gradients
         if self.on_new_step is not None and not self.provenance.in_optimizer:
             self.begin_step_if_due(func, args)
         self.scheduler.num_dispatched += 1
@@ -153,6 +158,15 @@ class GuardMode(TorchDispatchMode):
                 self.provenance.note_nodes()
             return func(*args, **kwargs)
         return self._watch(entry, tally, args, kwargs)
+
+    def _settle_step(self) -> None:
+        """Let the gate notice a step that raised.  While we are called, the dispatcher keeps this
+        mode off the stack and puts it back afterwards: it must not be installed meanwhile."""
+        self.is_dispatching = True
+        try:
+            self.settle_step()
+        finally:
+            self.is_dispatching = False
 
     def begin_step_if_due(self, func: Any = None, args: tuple[Any, ...] = ()) -> None:
         """A step begins with the first op that makes an autograd node after an optimizer step, or

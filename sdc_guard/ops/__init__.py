@@ -1,7 +1,7 @@
 """One file per checked op or tight family; the decorators in them are the table."""
 
 from sdc_guard.ops._generic import FAMILY as GENERIC
-from sdc_guard.ops._generic import generic_spec, is_deterministic, repeated
+from sdc_guard.ops._generic import copied, generic_spec, is_deterministic, repeated
 from sdc_guard.ops._registry import (
     GENERATOR,
     HostCall,
@@ -21,6 +21,7 @@ __all__ = [
     "Reference",
     "all_specs",
     "checked",
+    "copied",
     "generic_spec",
     "is_deterministic",
     "lookup",

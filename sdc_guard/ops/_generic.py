@@ -21,7 +21,7 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._registry import OpSpec
-from sdc_guard.ops._symmetry import Move, Symmetry
+from sdc_guard.ops._symmetry import RERUN, Move, Symmetry
 
 FAMILY = "generic"
 NAMESPACES = frozenset({"aten", "torchvision"})
@@ -80,11 +80,22 @@ def is_deterministic(spec: OpSpec, device: str, num_threads: int) -> bool:
     return num_threads == 1 or spec.packet not in RACING
 
 
-def _on_copies(call: BoundCall, visit: int) -> tuple[Tensor | None, ...]:
-    """The call on copies of its operands, which share memory where the originals do."""
+def _is_lazy(call: BoundCall) -> bool:
+    return any(t.is_conj() or t.is_neg() for _, t in call.tensors())
+
+
+def copied(call: BoundCall) -> BoundCall:
+    """The call on copies of its operands, which share memory where the originals do; itself where
+    an operand is a lazy negative or conjugate, of which a copy of the bits is another number."""
+    if _is_lazy(call):
+        return call
     own = {id(t): t for _, t in call.tensors()}
     copies = dict(zip(own, bits.snapshot_together(list(own.values())), strict=True))
-    return call.mapped(lambda _, t: copies[id(t)]).run()
+    return call.mapped(lambda _, t: copies[id(t)])
+
+
+def _on_copies(call: BoundCall, visit: int) -> tuple[Tensor | None, ...]:
+    return copied(call).run()
 
 
 RERUN_ON_COPIES = Symmetry("rerun on copies", (Move("custom", function=_on_copies),),
@@ -92,8 +103,7 @@ RERUN_ON_COPIES = Symmetry("rerun on copies", (Move("custom", function=_on_copie
 
 
 def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
-    lazy = any(t.is_conj() or t.is_neg() for _, t in call.tensors())
-    return () if lazy else (RERUN_ON_COPIES,)
+    return (RERUN,) if _is_lazy(call) else (RERUN_ON_COPIES,)
 
 
 def _no_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:

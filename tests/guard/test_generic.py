@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -144,3 +145,38 @@ def test_what_gives_other_bits_each_time_is_not_repeated() -> None:
     counted = next(c for c in guard.coverage.ops if c.op == "aten.linalg_lstsq")
     assert counted.calls_checked == 0
     assert "equal calls give other bits" in next(iter(counted.not_tested))
+
+
+def test_operands_that_the_memory_budget_does_not_hold_are_not_copied() -> None:
+    """A small result of a large operand: the copies are what takes memory."""
+    large = numbers(512, 64)
+    for memory_budget, checked in ((64 << 20, 1), (64 << 10, 0)):
+        guard = sdc_guard.Guard(budget="all", memory_budget=memory_budget)
+        with guard:
+            torch.linalg.qr(large, mode="r")
+        counted = next(c for c in guard.coverage.ops if c.op == "aten.linalg_qr")
+        assert counted.calls_checked == checked
+        assert dict(counted.not_tested) == ({} if checked else {"memory budget": 1})
+
+
+def test_arbitration_leaves_alone_what_no_schema_names() -> None:
+    """An operator that also writes to its operand, and goes wrong once."""
+    touched: list[int] = []
+
+    def counting(x: Tensor) -> Tensor:
+        touched.append(x.data_ptr())
+        return torch.full_like(x, float(len(touched) > 1))
+
+    x = numbers(5)
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            library.impl("special_airy_ai", counting, "CPU")
+        guard = guarded(lambda: torch.special.airy_ai(x))
+    finally:
+        library._destroy()
+    assert [f.verdict for f in guard.findings] == [Verdict.CORRUPTION]
+    assert touched[0] == x.data_ptr()
+    assert len(touched) > 3
+    assert x.data_ptr() not in touched[1:]

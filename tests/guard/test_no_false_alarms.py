@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils import _python_dispatch as dispatch
 
 import sdc_guard
 from tests.guard.training import FORWARD, Run, flip, hit, wrapped
@@ -153,6 +155,8 @@ def test_a_skipped_step_that_raises_is_over_with_the_next() -> None:
         run.step(i)
         fresh = [p.grad.clone() for p in run.model.parameters() if p.grad is not None]
     assert len(raised) == 1
+    stack = dispatch._get_current_dispatch_mode_stack()
+    assert [m for m in stack if m is guard._mode] == [guard._mode]
     assert run.state() != before
     assert guard.coverage.steps_skipped == 1
     sdc_guard.unwrap(run.model)
@@ -175,3 +179,29 @@ def test_training_on_small_odd_layers_skips_nothing() -> None:
         assert guard.coverage.steps_skipped == 0
         assert [f.message for f in guard.findings] == []
         sdc_guard.unwrap(model)
+
+
+def test_another_thread_does_not_end_the_step_of_this_one() -> None:
+    """It computes with gradients while the optimizer steps, and what is found there is undone."""
+    run = Run()
+    guard = wrapped(run)
+    run.step(0)
+    before = run.state()
+    computed: list[Tensor] = []
+
+    def compute() -> None:
+        with guard:
+            computed.append(F.gelu(torch.ones(3, requires_grad=True)).sum())
+
+    def meanwhile(optimizer: Any, args: Any, kwargs: Any) -> None:
+        thread = threading.Thread(target=compute)
+        thread.start()
+        thread.join()
+
+    run.optimizer.register_step_pre_hook(meanwhile)
+    with hit(flip(torch.ops.aten.addcdiv_.default, 2)):
+        run.step(1)
+    assert computed
+    assert run.state() == before
+    assert guard.coverage.steps_skipped == 1
+    sdc_guard.unwrap(run.model)
