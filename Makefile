@@ -52,7 +52,8 @@ test-slow: install ## the long tests: detection rates, 500 clean steps
 
 test-catalogue: install ## torch's operator catalogue under the guard: about 15 minutes
 	$(BIN)/python -m tests.catalogue.run $(CATALOGUE_ARGS)
-	$(BIN)/python -m tests.catalogue.run --flips 2 --dtypes float32 bfloat16 $(CATALOGUE_ARGS)
+	$(BIN)/python -m tests.catalogue.run --flips 2 $(CATALOGUE_ARGS)
+	$(BIN)/python -m tests.catalogue.run --repeated 1 $(CATALOGUE_ARGS)
 
 test-models: $(VENV)/.models ## 20 real architectures, tiny, with and without the guard: minutes
 	$(BIN)/python -m tests.models.run $(MODELS_ARGS)

@@ -207,10 +207,10 @@ class Pipeline:
             return "", None, None
         needs_it = plan.stays_in_place or watch.tally.reduction
         always = needs_it and plan.reference_work <= CHEAP_REFERENCE_WORK
-        if not always and not self.scheduler.wants_reference(watch.tally, plan.referenced):
+        wants = self.scheduler.wants_reference
+        if not always and not wants(watch.tally, plan.referenced, plan.visits):
             return "", None, None
-        started_s = time.perf_counter()
-        plan.referenced += 1
+        plan.referenced, started_s = plan.referenced + 1, time.perf_counter()
         work = REFERENCE_WORK if self.scheduler.budget == "all" else CHEAP_REFERENCE_WORK
         witness, found = sampled_reference(plan, call, held, self.scheduler.generator, work)
         if not found and witness == "sample" and "checksum" not in self.dead_witnesses:

@@ -214,7 +214,7 @@ def _poll(case: Case, ruling: Ruling) -> None:
             continue
         differs = (bits.wrong_mask(tensor, held) & ruling.wrong).any()
         confirmed = wanted is not None and ruling.limit is not None and not (
-            ruling.wrong & ~(np.abs(bits.values(tensor) - wanted) <= ruling.limit)
+            ruling.wrong & ~_is_within(bits.values(tensor), wanted, ruling.limit)
         ).any()
         if confirmed and not isinstance(ruling.expected, Tensor):
             ruling.expected = tensor
@@ -226,6 +226,15 @@ def _poll(case: Case, ruling: Ruling) -> None:
                 result="expected" if confirmed else "other" if differs else "held",
             )
         )
+
+
+def _is_within(
+    values: NDArray[Any], wanted: NDArray[Any], limit: NDArray[Any]
+) -> NDArray[np.bool_]:
+    """True per element where the value is the wanted one, up to the limit for floating values."""
+    if values.dtype.kind in "fc":
+        return np.asarray(np.abs(values - wanted) <= limit)
+    return np.asarray(values == wanted)
 
 
 def _recomputed(case: Case, output: int) -> list[tuple[str, Tensor | None]]:

@@ -19,6 +19,7 @@ from sdc_guard.calls import BoundCall, Path, form_of
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.faults import Fault
 from sdc_guard.inject.flip import flip_bit, position, read_element, write_element
+from sdc_guard.inject.misread import Misread
 from sdc_guard.inject.override import CallInfo, Results
 from sdc_guard.inject.predicates import Condition, is_transposed, operand_of
 
@@ -29,8 +30,8 @@ def _memory(image: Tensor) -> NDArray[Any]:
     return np.lib.stride_tricks.as_strided(view, (bits.span(image),), (view.itemsize,))
 
 
-class _Misread(Fault):
-    """A kernel that computes correctly from operands that it read wrongly."""
+class _MisreadOperand(Misread):
+    """Reads the operand of one name wrongly in whole."""
 
     def __init__(self, op: torch._ops.OpOverload, operand: str, device: str) -> None:
         super().__init__(op, device)
@@ -41,10 +42,6 @@ class _Misread(Fault):
             )
         if form.position(operand) in form.overwrites:
             raise UsageError(f"{op} overwrites {operand!r}; name an operand that it only reads")
-        if form.seeded:
-            raise UsageError(
-                f"{op} draws random numbers; running it twice would change what comes after"
-            )
         self.operand = operand
 
     def _applies(self, call: BoundCall) -> bool:
@@ -53,10 +50,9 @@ class _Misread(Fault):
     def _misread(self, tensor: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def _prepare(self, info: CallInfo) -> None:
-        call = info.call
+    def _as_read(self, call: BoundCall) -> BoundCall | None:
         if operand_of(call, self.operand) is None or not self._applies(call):
-            return
+            return None
         place = call.form.position(self.operand)
 
         def change(path: Path, tensor: Tensor) -> Tensor:
@@ -64,24 +60,10 @@ class _Misread(Fault):
                 return self._misread(tensor) if tensor.numel() else tensor
             return bits.snapshot(tensor) if path[0] in call.form.overwrites else tensor
 
-        info.note = call.mapped(change)
-
-    def _strike(self, info: CallInfo, results: Results) -> None:
-        if info.note is None:
-            return
-        for output, wrong in enumerate(info.rerun(info.note)):
-            target = self._target(info, results, output)
-            if target is None or wrong is None:
-                continue
-            old = np.array(bits.raw(bits.on_host(target)), order="C")
-            image = bits.snapshot(target)
-            host = bits.on_host(image)
-            np.copyto(bits.raw(host), bits.raw(bits.on_host(wrong)))
-            bits.restore(target, host)
-            self._record_change(info, target, output, old)
+        return call.mapped(change)
 
 
-class WrongOffset(_Misread):
+class WrongOffset(_MisreadOperand):
     """The kernel reads ``operand`` ``shift`` elements too far when ``when(call)`` holds.
 
     The read wraps at the end of the memory that the operand spans, so the kernel touches nothing
@@ -118,7 +100,7 @@ class WrongOffset(_Misread):
         return image
 
 
-class WrongLayout(_Misread):
+class WrongLayout(_MisreadOperand):
     """The kernel ignores the strides of ``operand`` where ``when(shape, strides)`` holds: it reads
     the operand's memory in order, as if it were contiguous (and over again where that is too
     short, as under stride 0).

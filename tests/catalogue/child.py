@@ -17,6 +17,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -25,6 +26,7 @@ import sdc_guard
 from sdc_guard import bits
 from sdc_guard.calls import form_of
 from sdc_guard.inject.campaign import draw_transients, record_calls
+from tests.catalogue import faults
 
 ADMITTED = (torch.int64, torch.complex64, torch.float64, torch.float32, torch.bfloat16,
             torch.float16)
@@ -167,6 +169,70 @@ def try_faults(op: Any, dtype: torch.dtype, num: int) -> dict[str, Any]:
             "power": dict(counts), "missed": missed}
 
 
+VISITS = 10
+"""Runs of a sample in which a repeated fault must be found: relations take turns, and references
+are sampled."""
+
+
+def try_repeated_faults(op: Any, dtype: torch.dtype, num: int) -> dict[str, Any]:
+    """``num`` faults of each kind of :data:`tests.catalogue.faults.KINDS` in the calls of the
+    operator's first samples, each there in every execution, those of the guard included.  Counted
+    apart: faults in calls for which no bound is known, and in calls that are not tested."""
+    counts: collections.Counter[str] = collections.Counter()
+    missed: list[str] = []
+    samples = samples_of(op, dtype, num)
+    generator = np.random.default_rng(zlib.crc32(op.formatted_name.encode()))
+    for i, sample in enumerate(samples):
+        own = fresh(sample)
+        try:
+            calls = faults.record(lambda own=own: compute(op, own, 0))
+        except Exception:  # the sample is one of an error
+            continue
+        for kind in faults.KINDS if calls else ():
+            drawn = faults.draw(calls, kind, generator)
+            if drawn is None:
+                counts[f"{kind}: no effect above twice the bound"] += 1
+                continue
+            fault, bounded = drawn
+            guard = sdc_guard.Guard(budget="all")
+            for _ in range(VISITS):
+                own = fresh(sample)
+                with guard, fault, contextlib.suppress(Exception):
+                    compute(op, own, 0)
+                if guard.findings:
+                    break
+            outcome = _outcome_of_repeated(guard, fault)
+            counts[f"{kind}{'' if bounded else ', no bound'}: {outcome}"] += 1
+            if outcome.startswith("missed"):
+                missed.append(f"{kind} sample {i} {fault!r}{'' if bounded else ', no bound'}: "
+                              f"{outcome}")
+    return {"op": op.formatted_name, "dtype": str(dtype).removeprefix("torch."),
+            "samples": len(samples), "power": dict(counts), "missed": missed}
+
+
+def _outcome_of_repeated(guard: sdc_guard.Guard, fault: Any) -> str:
+    if not fault.injected:
+        return "not injected"
+    packet = form_of(fault.op).packet
+    wrong = [f for f in guard.findings if f.verdict is sdc_guard.Verdict.CORRUPTION]
+    if wrong:
+        named = any(form_of(_overload(f.op)).packet == packet for f in wrong)
+        return "found" if named else "found in an operator that calls it"
+    if guard.findings:
+        return f"found, {guard.findings[0].verdict.value}"
+    counted = next((c for c in guard.coverage.ops if c.op == packet), None)
+    if counted is None or not counted.calls_checked:
+        return "not tested"
+    if guard.coverage.guard_errors:
+        return "missed, guard error"
+    return "missed"
+
+
+def _overload(name: str) -> Any:
+    namespace, packet, overload = name.split(".")
+    return getattr(getattr(getattr(torch.ops, namespace), packet), overload)
+
+
 def _outcome(guard: sdc_guard.Guard, fault: Any, missed: list[str]) -> str:
     if not fault.injected:
         return "not injected"
@@ -187,8 +253,8 @@ def _outcome(guard: sdc_guard.Guard, fault: Any, missed: list[str]) -> str:
 
 
 def main() -> None:
-    """Arguments: dtype, samples per operator, index of the first operator; and, for flips, their
-    number per operator."""
+    """Arguments: dtype, samples per operator, index of the first operator; and, for faults, their
+    number per operator and ``transient`` or ``repeated``."""
     dtype = getattr(torch, sys.argv[1])
     num, first = int(sys.argv[2]), int(sys.argv[3])
     torch.set_num_threads(1)
@@ -197,6 +263,9 @@ def main() -> None:
     logging.getLogger("sdc_guard").addHandler(logging.NullHandler())
     from torch.testing._internal.common_methods_invocations import op_db
 
+    trial = None
+    if len(sys.argv) > 4:
+        trial = {"transient": try_faults, "repeated": try_repeated_faults}[sys.argv[5]]
     ops = sorted(op_db, key=lambda o: o.formatted_name)
     for i in range(first, len(ops)):
         op = ops[i]
@@ -205,8 +274,7 @@ def main() -> None:
             continue
         print(json.dumps({"index": i, "starts": op.formatted_name}), flush=True)
         try:
-            found = (try_faults(op, dtype, int(sys.argv[4])) if len(sys.argv) > 4
-                     else try_op(op, dtype, num))
+            found = (trial(op, dtype, int(sys.argv[4])) if trial else try_op(op, dtype, num))
         except Exception as error:
             found = {"op": op.formatted_name, "dtype": sys.argv[1],
                      "harness": f"{type(error).__name__}: {error}"[:300]}

@@ -13,6 +13,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,17 @@ FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
 SECONDS_PER_CHILD = 3000
 
 
-def run_dtype(dtype: str, num_samples: int, num_flips: int = 0) -> list[dict[str, Any]]:
+def run_dtype(
+    dtype: str, num_samples: int, num_faults: int = 0, model: str = "transient"
+) -> list[dict[str, Any]]:
     """One child after another: each goes on behind the operator in which the last one died."""
-    flips = [str(num_flips)] if num_flips else []
+    faults = [str(num_faults), model] if num_faults else []
     rows: list[dict[str, Any]] = []
     first = 0
     while True:
         child = subprocess.Popen(
             [sys.executable, "-m", "tests.catalogue.child", dtype, str(num_samples), str(first),
-             *flips],
+             *faults],
             stdout=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
         last: dict[str, Any] = {}
         assert child.stdout is not None
@@ -103,29 +106,48 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def power_page(rows: list[dict[str, Any]], stamp: dict[str, Any]) -> tuple[str, bool]:
-    """What was found of single flips, as Markdown; and whether it is at least 99 %."""
-    lines = ["# Single flips in torch's operator catalogue", "",
+HEADS = {
+    "transient": ("Single flips", "One bit of one element of one result of one call, all uniform, "
+                  "forward or backward."),
+    "repeated": ("Repeated faults", "Each strikes every execution of one kernel, those of the "
+                 "guard included, and changes a result by more than twice its bound; found within "
+                 "10 runs of the sample. `flip`: one bit of one result element, at one place. "
+                 "`offset` and `dropped`: the next element or zero is read instead of one element "
+                 "of an operand, at one `place`, or wherever that number occurs (`data`). `no "
+                 "bound`: faults in results for which the operator's file gives no bound, counted "
+                 "apart."),
+}
+
+
+def power_page(
+    rows: list[dict[str, Any]], stamp: dict[str, Any], model: str
+) -> tuple[str, bool]:
+    """What was found of the faults of a model, as Markdown; and whether it is at least 99 %."""
+    title, text = HEADS[model]
+    lines = [f"# {title} in torch's operator catalogue", "",
              f"- command: `{stamp['commands'][0]}`", f"- commit: {stamp['commits'][0]}; torch "
              f"{stamp['torch']}", f"- machine: {stamp['platform']}, {stamp['processor']}", "",
-             "One bit of one element of one result of one call, all uniform, forward or backward; "
-             "95 % intervals.", ""]
+             f"{text} 95 % intervals.", "",
+             "| dtype | kind | found | of | share | interval |", "|---|---|---|---|---|---|"]
     enough = True
+    apart: list[str] = []
     for dtype in dict.fromkeys(r["dtype"] for r in rows):
-        counts: collections.Counter[str] = collections.Counter()
+        counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         for row in rows:
-            if row["dtype"] == dtype:
-                counts.update(row.get("power", {}))
-        num = counts["found"] + counts["missed"]
-        if not num:
-            continue
-        rate = proportion(counts["found"], num)
-        enough &= rate.value >= 0.99
-        lines.append(f"- {dtype}: {counts['found']} of {num} in checked calls found, "
-                     f"{rate.value:.2%} [{rate.low:.2%}, {rate.high:.2%}]; "
-                     + "; ".join(f"{k} {v}" for k, v in counts.items()
-                                 if k not in ("found", "missed")))
-    lines += ["", "## Missed", ""]
+            for name, count in row.get("power", {}).items() if row["dtype"] == dtype else ():
+                kind, _, outcome = name.rpartition(": ")
+                verdict = outcome.split(",")[0].removesuffix(" in an operator that calls it")
+                counts[kind][verdict if verdict in ("found", "missed") else name] += count
+        for kind, seen in sorted(counts.items()):
+            num = seen["found"] + seen["missed"]
+            if num:
+                rate = proportion(seen["found"], num)
+                enough &= "no bound" in kind or rate.value >= 0.99
+                lines.append(f"| {dtype} | {kind or 'flip'} | {seen['found']} | {num} | "
+                             f"{rate.value:.2%} | [{rate.low:.2%}, {rate.high:.2%}] |")
+            apart += [f"- {dtype}: {name}: {count}" for name, count in seen.items()
+                      if name not in ("found", "missed")]
+    lines += ["", "## Counted apart", "", *apart, "", "## Missed", ""]
     lines += [f"- {r['op']} {r['dtype']}: `{m}`" for r in rows for m in r.get("missed", [])]
     lines += ["", "## Died or failed", ""]
     lines += [f"- {r['op']} {r['dtype']}: {r['harness']}" for r in rows if "harness" in r]
@@ -165,15 +187,23 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=6, help="samples per operator and dtype")
     parser.add_argument("--flips", type=int, default=0,
                         help="single flips per operator and dtype, instead of clean samples")
+    parser.add_argument("--repeated", type=int, default=0,
+                        help="samples per operator and dtype whose calls repeated faults strike")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)),
+                        help="dtypes that run at a time, one thread each")
     parser.add_argument("--out", type=Path, default=Path("reports/catalogue"))
     options = parser.parse_args()
-    rows = [row for dtype in options.dtypes
-            for row in run_dtype(dtype, options.samples, options.flips)]
+    model = "repeated" if options.repeated else "transient"
+    num_faults = options.repeated or options.flips
+    with ThreadPoolExecutor(options.processes) as pool:
+        of_dtypes = pool.map(
+            lambda dtype: run_dtype(dtype, options.samples, num_faults, model), options.dtypes)
+        rows = [row for rows in of_dtypes for row in rows]
     stamp = plain(make_stamp(" ".join(["python -m tests.catalogue.run", *sys.argv[1:]]), seed=0))
     options.out.mkdir(parents=True, exist_ok=True)
-    if options.flips:
-        text, enough = power_page(rows, stamp)
-        (options.out / "power.md").write_text(text)
+    if num_faults:
+        text, enough = power_page(rows, stamp, model)
+        (options.out / f"power-{model}.md").write_text(text)
         print(text)
         sys.exit(not enough)
     found = summary(rows)
