@@ -15,24 +15,24 @@ from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from torch import Tensor
 
 from sdc_guard import ranks
-from sdc_guard.attribute.arbitrate import Case, Results, Ruling, arbitrate
-from sdc_guard.attribute.describe import pattern_of, worst_element
+from sdc_guard.attribute.arbitrate import Ruling, arbitrate, undecided
+from sdc_guard.attribute.describe import in_full, pattern_of, worst_element
 from sdc_guard.attribute.places import find_cause, unattributed
-from sdc_guard.bits import wrong_mask
 from sdc_guard.calls import BoundCall
+from sdc_guard.cases import make_case, suspect
+from sdc_guard.check.frames import Frame, frame_of, framed
 from sdc_guard.check.plan import Plan, make_plan
-from sdc_guard.check.reference import REFERENCE_WORK, checksum, full_reference, sampled_reference
-from sdc_guard.check.relations import Piece, Relation, assemble
+from sdc_guard.check.reference import REFERENCE_WORK, checksum, sampled_reference
+from sdc_guard.check.relations import Relation
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import GENERATOR, GENERIC, copied, is_deterministic, repeated
+from sdc_guard.ops import GENERATOR, GENERIC, copied, repeated
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -48,7 +48,6 @@ log = logging.getLogger("sdc_guard")
 
 MAX_PLANS = 8192
 MAX_STORED_PER_KIND = 3
-MAX_RECOMPUTATIONS = 6
 CHEAP_REFERENCE_WORK = 300_000
 """A reference of so many operations takes less than a millisecond."""
 
@@ -114,8 +113,8 @@ class Pipeline:
             witness, suspicion, relation = run(plan, call, held, watch)
             if witness:
                 witnesses.append(witness)
-            if suspicion is not None:
-                self._investigate(plan, observation, suspicion, relation, watch)
+            if suspicion is not None and self._investigate(
+                    plan, observation, suspicion, relation, watch):
                 break
         if plan.spec.family == GENERATOR:
             tally.not_tested["random draws: only their range is checked"] += 1
@@ -198,7 +197,7 @@ class Pipeline:
         if not broken:
             relation.passes += 1
             return ("rerun" if plan.spec.family == GENERIC else "replay"), None, None
-        return "replay", _suspect(relation, broken, held), relation
+        return "replay", suspect(relation, broken, held), relation
 
     def _reference(
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
@@ -227,83 +226,46 @@ class Pipeline:
         suspicion: Suspicion,
         relation: Relation | None,
         watch: Watch,
-    ) -> None:
+    ) -> bool:
+        """Arbitrate and keep a finding; False if there is none, and other witnesses may speak."""
         call, held = observation.call, observation.held
         if plan.spec.family == GENERIC:  # and arbitration shall not write to what no schema names
             call = copied(call)
             observation = Observation(call, held)
-        ruling = arbitrate(self._case(plan, observation, suspicion, relation))
+        frame = frame_of(plan, held, suspicion)
+        if frame is not None and suspicion.frame is None:
+            suspicion = framed(suspicion, frame)
+        try:
+            ruling = arbitrate(make_case(plan, observation, suspicion, relation, frame))
+        except Exception as error:  # out of memory, or an operand that a reference does not take
+            self.on_error(f"while arbitrating {call.form.name}", error)
+            ruling = undecided(suspicion, f"arbitration failed: {type(error).__name__}: {error}")
         if ruling.refuse and relation is not None:
             relation.refused = True
             known = " although it holds elsewhere" if relation.symmetry.known else ""
             self.refused.add(f"{call.form.name}: {relation.name} does not hold here{known}")
-            return
         if ruling.verdict is None:
-            return
+            return False
         origin = watch.origin()
         op_call = describe(call, held, watch, plan, self.step, origin)
         place = (op_call.module, op_call.source)
         kind = (call.form.name, *place, ruling.verdict.value, str(ruling.held_is_wrong))
         known_finding = self._known.get(kind)
         attribution = self._attribute(ruling, call, held, known_finding)
-        finding = self._finding(ruling, suspicion, op_call, attribution, held)
+        finding = self._finding(ruling, suspicion, op_call, attribution, held, frame)
         if known_finding is not None and len(known_finding.indices) >= MAX_STORED_PER_KIND:
             last = known_finding.indices[-1]
             self.findings[last] = msgspec.structs.replace(
                 self.findings[last], repeats=self.findings[last].repeats + 1
             )
         else:
-            finding = self._with_evidence(finding, plan, call, held, ruling)
+            finding = self._with_evidence(finding, plan, call, held, ruling, frame)
             self._known.setdefault(kind, _Known([], attribution)).indices.append(len(self.findings))
             self.findings.append(finding)
         told = without_values(finding) if self.bundles.level == "stats" else finding
         self.events.write("finding", finding=told)
         self.pending.append(finding)
-
-    def _case(
-        self,
-        plan: Plan,
-        observation: Observation,
-        suspicion: Suspicion,
-        relation: Relation | None,
-    ) -> Case:
-        call, held = observation.call, observation.held
-        jury: list[tuple[str, Callable[[], Results]]] = []
-        for visit in (plan.visits + 1, plan.visits + 2):
-            for other in dict.fromkeys(plan.relations):
-                is_repeat = other is relation or visit > plan.visits + 1
-                if other.refused or (is_repeat and not other.symmetry.varies):
-                    continue
-                if not other.symmetry.known:
-                    continue  # may hold by the luck of the data, so it is no witness
-                jury.append((f"{other.name} #{visit}", _recomputation(other, call, held, visit)))
-
-        def recheck() -> bool:
-            if suspicion.witness == "replay" and relation is not None:
-                return any(not p.agrees() for p in relation.run(call, held, plan.visits))
-            if suspicion.witness == "invariant":
-                return (
-                    plan.spec.invariant is not None and plan.spec.invariant(call, held) is not None
-                )
-            return bool(full_reference(plan, call, held)) or bool(checksum(plan, call, held))
-
-        judge = (
-            None
-            if plan.spec.reference is None
-            else (lambda results: full_reference(plan, call, results))
-        )
-        return Case(
-            call=call,
-            held=held,
-            suspicion=suspicion,
-            deterministic=is_deterministic(
-                plan.spec, held[suspicion.output].device.type, torch.get_num_threads()),
-            replayable=plan.replayable,
-            admitted=relation is not None and relation.admitted and relation.symmetry.known,
-            recomputations=jury[:MAX_RECOMPUTATIONS],
-            judge=judge,
-            recheck=recheck,
-        )
+        return True
 
     def _attribute(
         self, ruling: Ruling, call: BoundCall, held: tuple[Tensor, ...], known: _Known | None
@@ -322,24 +284,28 @@ class Pipeline:
         op_call: OpCall,
         attribution: Attribution,
         held: tuple[Tensor, ...],
+        frame: Frame | None,
     ) -> Finding:
         assert ruling.verdict is not None
+        output, pattern = ruling.output, pattern_of(ruling.wrong)
         worst = worst_element(
-            held[ruling.output],
-            ruling.output,
+            (held if frame is None else frame.view(held))[output],
+            output,
             ruling.wrong,
             ruling.expected,
             ruling.limit,
             ruling.formula,
             ruling.exceeds,
         )
+        if frame is not None:
+            worst, pattern = in_full(worst, pattern, frame.offset(output), held[output].numel())
         return Finding(
             verdict=ruling.verdict,
             call=op_call,
             witness=suspicion.witness,
             relation=suspicion.relation,
             worst=worst,
-            pattern=pattern_of(ruling.wrong),
+            pattern=pattern,
             attribution=attribution,
             evidence=Evidence(bundle="", replay_command="", note=""),
             held_is_wrong=ruling.held_is_wrong,
@@ -354,17 +320,19 @@ class Pipeline:
         call: BoundCall,
         held: tuple[Tensor, ...],
         ruling: Ruling,
+        frame: Frame | None,
     ) -> Finding:
         expected: list[Tensor | None] = [None] * len(held)
         if isinstance(ruling.expected, Tensor):
             expected[ruling.output] = ruling.expected
+        part, seen = (call, held) if frame is None else (frame.call(call), frame.view(held))
         evidence = self.bundles.write(
             call,
             held,
-            tuple(expected),
+            tuple(expected) if frame is None else tuple(None for _ in held),
             finding,
             site=f"{finding.op} {finding.module} {finding.held_is_wrong}",
-            reduced=reduced(plan, call, held, tuple(expected), ruling),
+            reduced=reduced(plan, part, seen, tuple(expected), ruling),
         )
         return msgspec.structs.replace(finding, evidence=evidence)
 
@@ -374,26 +342,3 @@ def _is_unusual(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
     their calls are repeated, and no more."""
     tensors = [*(t for _, t in call.tensors()), *(t for t in held if t is not None)]
     return any(t.is_complex() or t.is_neg() or t.is_conj() for t in tensors)
-
-
-def _recomputation(
-    relation: Relation, call: BoundCall, held: tuple[Tensor, ...], visit: int
-) -> Callable[[], Results]:
-    return lambda: assemble(relation.run(call, held, visit), held)
-
-
-def _suspect(relation: Relation, broken: list[Piece], held: tuple[Tensor, ...]) -> Suspicion:
-    """The broken pieces of one result, put back where they belong."""
-    output = broken[0].output
-    assembled = assemble([p for p in broken if p.output == output], held)[output]
-    assert assembled is not None
-    return Suspicion(
-        witness="replay",
-        relation=relation.name,
-        output=output,
-        wrong=wrong_mask(assembled, held[output]),
-        expected=assembled,
-        limit=None,
-        exceeds="bits",
-        formula=f"equal bits under {relation.name}",
-    )

@@ -286,8 +286,8 @@ class Suspicion:
 
     ``expected`` is what the witness computed for output ``output`` (same shape; None where the
     witness has no value, as for a broken invariant); ``wrong`` is a boolean NumPy array.
-    ``kind`` is ``relation``, ``bound`` or ``invariant``; ``exceeds`` is ``proof``, ``contract`` or
-    ``bits``.
+    ``exceeds`` is ``proof``, ``contract`` or ``bits``.  ``frame`` is the part of a large call that
+    the arrays are about (:class:`sdc_guard.check.frames.Frame`), None where it is all of it.
     """
 
     witness: str
@@ -298,3 +298,4 @@ class Suspicion:
     limit: Any
     exceeds: str
     formula: str
+    frame: Any = None

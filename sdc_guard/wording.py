@@ -12,7 +12,8 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.check.plan import Plan
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.provenance import Origin
-from sdc_guard.ops._axes import narrow, narrow_call
+from sdc_guard.ops._axes import FIXED, narrow, narrow_call
+from sdc_guard.ops._symmetry import OUTERMOST
 from sdc_guard.records import OpCall, Worst
 
 
@@ -28,8 +29,11 @@ def reduced(
     if not ruling.wrong.any():
         return None
     results: tuple[tuple[Tensor | None, ...], ...] = (held, expected)
+    labels = plan.axes.outputs[ruling.output]
+    movable = [x for x in labels if x != FIXED]
     for label in plan.spec.window:
-        labels = plan.axes.outputs[ruling.output]
+        if label == OUTERMOST and movable:
+            label = movable[0]
         if label not in labels:
             continue
         rows = np.argwhere(ruling.wrong)[:, labels.index(label)]

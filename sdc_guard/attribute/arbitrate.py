@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdc_guard import bits
-from sdc_guard.calls import BoundCall
 from sdc_guard.records import Suspicion, Verdict, Vote
 
 NUM_RERUNS = 2
@@ -39,11 +38,13 @@ class Case:
     """A suspicion with all that may testify.
 
     ``recomputations``: other relations of the site, by name, each returning full results with the
-    relation undone (None where it covers nothing).  ``judge``: the full reference, applied to any
-    results.  ``recheck``: the witness that raised the suspicion, once more.
+    relation undone (None where it covers nothing).  ``rerun`` makes the identical call.  ``judge``:
+    the reference, applied to any results.  ``recheck``: the witness that raised the suspicion, once
+    more.  All of them speak of the same results as ``held``, a part of the call's own where that
+    is large.
     """
 
-    call: BoundCall
+    rerun: Callable[[], tuple[Tensor, ...]]
     held: tuple[Tensor, ...]
     suspicion: Suspicion
     deterministic: bool
@@ -77,6 +78,12 @@ class Ruling:
     votes: list[Vote] = field(default_factory=list)
 
 
+def undecided(suspicion: Suspicion, reason: str) -> Ruling:
+    """The ruling on a suspicion that could not be arbitrated."""
+    return Ruling(Verdict.INCONCLUSIVE, suspicion.output, suspicion.wrong, suspicion.expected,
+                  suspicion.limit, suspicion.formula, suspicion.exceeds, reason=reason)
+
+
 def arbitrate(case: Case) -> Ruling:
     """Decide a case.  Takes two identical calls, and for a repeatable disagreement one call per
     relation of the site and one full reference."""
@@ -94,7 +101,7 @@ def arbitrate(case: Case) -> Ruling:
         return _broken_fact(case, ruling)
     output = suspicion.output
     held = case.held[output]
-    reruns = [case.call.run_identical() for _ in range(NUM_RERUNS)]
+    reruns = [case.rerun() for _ in range(NUM_RERUNS)]
     masks = [bits.wrong_mask(r[output], held) for r in reruns]
     for mask in masks:
         ruling.votes.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
@@ -120,3 +121,21 @@ def pattern_of(wrong: NDArray[np.bool_]) -> Pattern | None:
         box_high=tuple(int(i) for i in where.max(axis=0)),
         flat_stride=int(steps[0]) if len(steps) == 1 else None,
     )
+
+
+def in_full(
+    worst: Worst | None, pattern: Pattern | None, offset: tuple[int, ...], num_elements: int
+) -> tuple[Worst | None, Pattern | None]:
+    """What was seen in a part of a result, with its indices in the full one, of ``num_elements``
+    elements; ``offset`` is the index of the part's first element."""
+
+    def moved(index: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(i + o for i, o in zip(index, offset, strict=True)) if offset else index
+
+    if worst is not None:
+        worst = msgspec.structs.replace(worst, index=moved(worst.index))
+    if pattern is not None:
+        pattern = msgspec.structs.replace(
+            pattern, num_elements=num_elements, first=tuple(moved(i) for i in pattern.first),
+            box_low=moved(pattern.box_low), box_high=moved(pattern.box_high), flat_stride=None)
+    return worst, pattern

@@ -77,8 +77,12 @@ def row_depth(num_rows: int) -> int:
     return num_rows + THREADS
 
 
-def moments(x: Array, eps: float, u: float, *, proof: bool) -> Moments:
-    """Moments of the last axis with their error limits; ``proof`` chooses the generous form."""
+def moments(x: Array, eps: float, u: float, eta: float, *, proof: bool) -> Moments:
+    """Moments of the last axis with their error limits; ``proof`` chooses the generous form.
+
+    ``eta`` is the spacing of subnormals: each of the n terms of a mean, and each of its merges, may
+    lose as much, and so may each square.
+    """
     n = x.shape[-1]
     mean = x.mean(-1, keepdims=True)
     deviation = x - mean
@@ -94,6 +98,8 @@ def moments(x: Array, eps: float, u: float, *, proof: bool) -> Moments:
         if n % WIDEST:
             mean_error = mean_error + u * np.abs(x).max(-1, keepdims=True)
         var_error = 3 * h * u * (np.sqrt(var * square) + var) + (2 * h * u) ** 2 * square
+    mean_error = mean_error + 2 * (n + 4) * eta
+    var_error = var_error + 2 * (n + 4) * eta * (1 + abs_mean)
     slack = var_error + u * (eps + var)
     with np.errstate(divide="ignore"):  # a deviation within its error of zero: no limit
         rstd = 1 / np.sqrt(var + eps)
@@ -112,6 +118,15 @@ def forward_error(
         m.mean_error + 3 * u * (np.abs(x) + np.abs(m.mean)))
     g = np.abs(weight)
     return np.asarray(g * inner + 2 * u * (np.abs(y) + g * deviation * m.rstd))
+
+
+def out_of_range(x: Array, largest: float) -> tuple[Array, Array]:
+    """Rows (last axis kept with size 1) in whose mean, and in whose variance, an intermediate may
+    overflow: a sum or a difference of two elements, and the sum of squared differences."""
+    size = np.abs(x)
+    linear = size.sum(-1, keepdims=True) + 2 * size.max(-1, keepdims=True)
+    squares = 4 * (x * x).sum(-1, keepdims=True)
+    return np.asarray(~(linear < largest)), np.asarray(~(squares < largest))
 
 
 def input_gradient_error(

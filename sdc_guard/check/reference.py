@@ -8,6 +8,7 @@ in one pass over its operands.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall
+from sdc_guard.check.frames import LARGE_ELEMENTS, LARGE_WORK, Frame
 from sdc_guard.check.plan import Plan
 from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import narrow, narrow_call
@@ -36,15 +38,20 @@ def sampled_reference(
     max_work: int | None = None,
 ) -> tuple[str, list[Suspicion]]:
     """Judge the whole call if it costs at most ``max_work`` operations (default
-    ``REFERENCE_WORK``), else a random window; returns the witness's name.
+    ``REFERENCE_WORK``), else a random window; returns the witness's name, which is empty where
+    neither is possible: the call is beyond ``LARGE_WORK`` and cannot be evaluated in part.
 
     Raises whatever the reference raises; the caller records it as a failure of the guard.
     """
     work = plan.reference_work
     max_work = REFERENCE_WORK if max_work is None else max_work
-    window = plan.window(held) if work > max_work else None
-    if window is None:
+    if work <= max_work:
         return "reference", full_reference(plan, call, held)
+    window = plan.window(held)
+    if window is None and (work <= LARGE_WORK or plan.spec.streams):
+        return "reference", full_reference(plan, call, held)
+    if window is None:
+        return "", []
     label, size = window
     length = max(1, min(size, size * max_work // work))
     start = int(generator.integers(0, size - length + 1))
@@ -81,7 +88,7 @@ def _judge(
                 limit = expectation.proof
             yield _suspicion(
                 held[i],
-                plan.axes.outputs[i],
+                plan,
                 i,
                 window,
                 witness,
@@ -122,7 +129,7 @@ def compare(got: Tensor, expectation: Reference) -> tuple[NDArray[np.bool_], str
 
 def _suspicion(
     held: Tensor,
-    labels: tuple[str, ...],
+    plan: Plan,
     output: int,
     window: tuple[str, int, int] | None,
     witness: str,
@@ -131,7 +138,19 @@ def _suspicion(
     exceeds: str,
     limit: NDArray[Any] | float,
 ) -> Suspicion:
-    shape = tuple(held.shape)
+    if window is not None and held.numel() > LARGE_ELEMENTS:
+        return Suspicion(
+            witness=witness,
+            relation="",
+            output=output,
+            wrong=wrong,
+            expected=np.broadcast_to(expectation.expected, wrong.shape),
+            limit=np.broadcast_to(limit, wrong.shape),
+            exceeds=exceeds,
+            formula=expectation.formula,
+            frame=Frame(plan.axes, *window),
+        )
+    shape, labels = tuple(held.shape), plan.axes.outputs[output]
     where: tuple[slice, ...] = tuple(slice(None) for _ in shape)
     if window is not None and window[0] in labels:
         dim, (_, start, length) = labels.index(window[0]), window
@@ -157,10 +176,28 @@ def _suspicion(
 
 
 def checksum(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> list[Suspicion]:
-    """Row sums of a product against ``A (B w)``; a row outside its bound is judged element by
-    element by the reference, which names the wrong ones."""
+    """Row sums of a product against ``A (B w)``, of a large one part by part; a row outside its
+    bound is judged element by element by the reference, which names the wrong ones."""
     if plan.spec.checksum is None or not is_covered_float(held[0].dtype):
         return []
+    window = plan.window(held)
+    if window is None or held[0].numel() <= LARGE_ELEMENTS:
+        return _checksum(plan, call, held, None)
+    label, size = window
+    length = max(1, size * LARGE_ELEMENTS // held[0].numel())
+    for start in range(0, size, length):
+        frame = Frame(plan.axes, label, start, min(length, size - start))
+        part = tuple(t for t in frame.view(held) if t is not None)
+        found = _checksum(plan, frame.call(call), part, frame)
+        if found:
+            return found
+    return []
+
+
+def _checksum(
+    plan: Plan, call: BoundCall, held: tuple[Tensor, ...], frame: Frame | None
+) -> list[Suspicion]:
+    assert plan.spec.checksum is not None
     with np.errstate(all="ignore"):
         found = plan.spec.checksum(HostCall(call, held))
         if found is None:
@@ -173,7 +210,7 @@ def checksum(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> list[Susp
         return []
     confirmed = full_reference(plan, call, held)
     if confirmed:
-        return confirmed
+        return [replace(s, frame=frame) for s in confirmed]
     wrong = np.broadcast_to(wrong_rows[..., None], tuple(held[0].shape))
     return [
         Suspicion(
@@ -185,5 +222,6 @@ def checksum(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> list[Susp
             limit=np.broadcast_to(limit[..., None], wrong.shape),
             exceeds="proof",
             formula=formula,
+            frame=frame,
         )
     ]

@@ -52,6 +52,8 @@ def site_key(op: Any, args: tuple[Any, ...], now: tuple[Any, ...]) -> tuple[Any,
 
 def _part(value: Any) -> Any:
     if isinstance(value, Tensor):
+        if value.is_nested:  # of the old kind, without a shape
+            return ("nested", value.dtype, value.device)
         if value.layout is not torch.strided:
             return (value.shape, value.layout, value.dtype, value.device)
         address = value.data_ptr()
@@ -69,6 +71,8 @@ def _part(value: Any) -> Any:
 
 def uncovered(tensor: Tensor) -> str:
     """Why a tensor cannot be looked at, or an empty string."""
+    if tensor.is_nested:
+        return "nested tensor"
     if tensor.layout is not torch.strided:
         return f"layout {tensor.layout}".replace("torch.", "")
     if tensor.device.type not in _DEVICES:

@@ -6,11 +6,13 @@ Any order of summation errs within ``(n-1) u sum|x|``, ATen's cascade far less.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdc_guard import bits
@@ -152,17 +154,49 @@ def num_runs(call: BoundCall) -> int:
     return int(total // run)
 
 
-def floating_sum(call: HostCall) -> Sum:
-    """The sum of a floating result, and its limits; see :mod:`sdc_guard.bounds.sums`."""
-    x = call.array("self")
+PART_ELEMENTS = 2**22
+"""Elements of a sum to one number that a reference widens at a time."""
+
+
+def parts_of(x: Tensor) -> Iterator[NDArray[Any]]:
+    """The values of a tensor, part by part along its longest dimension."""
+    if x.numel() <= PART_ELEMENTS:
+        yield bits.values(x)
+        return
+    dim = max(range(x.dim()), key=lambda d: x.shape[d])
+    size = int(x.shape[dim])
+    length = max(1, size * PART_ELEMENTS // x.numel())
+    for start in range(0, size, length):
+        part = x.narrow(dim, start, min(length, size - start))
+        yield from parts_of(part) if length == 1 else (bits.values(part),)
+
+
+def _sums(call: HostCall, wide: type[np.floating[Any]]) -> tuple[F64, F64]:
+    """``sum x`` and ``sum |x|``, the first in the wider format."""
     held = call.held[0]
+    if held.numel() == 1:
+        value, abs_sum = wide(0.0), 0.0
+        for part in parts_of(call["self"]):
+            x = part.astype(np.float64, copy=False)
+            value += x.sum(dtype=wide)
+            abs_sum += float(np.abs(x, out=x).sum())
+        shape = tuple(held.shape)
+        return np.full(shape, np.float64(value)), np.full(shape, abs_sum)
+    x = call.array("self")
     dims = reduced_dims(call.call)
     keepdim = held.dim() == x.ndim and bool(x.ndim)
     x = x.astype(np.float64, copy=False)
+    value = x.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(np.float64)
+    return value, np.abs(x, out=x).sum(axis=dims, keepdims=keepdim)
+
+
+def floating_sum(call: HostCall) -> Sum:
+    """The sum of a floating result, and its limits; see :mod:`sdc_guard.bounds.sums`."""
+    held = call.held[0]
+    dims = reduced_dims(call.call)
     # A float64 sum is judged by a longer one where the machine has it.
     wide = np.longdouble if format_of(held.dtype) is FLOAT64 else np.float64
-    value = x.sum(axis=dims, keepdims=keepdim, dtype=wide).astype(np.float64)
-    abs_sum = np.abs(x, out=x).sum(axis=dims, keepdims=keepdim)
+    value, abs_sum = _sums(call, wide)
     n = num_terms(call.call)
     acc, out = accumulator_of(held.dtype), format_of(held.dtype)
     single = held.numel() == 1 and n >= sums.PARALLEL_FROM

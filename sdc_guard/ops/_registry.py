@@ -108,7 +108,8 @@ class OpSpec:
     documented to give equal bits for equal calls on every device it is used on.  ``replayable`` is
     False for ops that consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so
     they come first when a budget is short.  ``window`` names axes along which a reference may be
-    evaluated in part.  ``scratch`` names results that hold no numbers.  ``samples`` makes calls for
+    evaluated in part; ``streams`` says that the reference takes little memory however large the
+    operands are.  ``scratch`` names results that hold no numbers.  ``samples`` makes calls for
     the conformance, bound and power tests, hunts and sweeps.
     """
 
@@ -125,6 +126,7 @@ class OpSpec:
     replayable: bool = True
     reduction: bool = False
     window: tuple[str, ...] = ()
+    streams: bool = False
     scratch: tuple[int, ...] = ()
     samples: SamplesFn | None = None
     doc: str = ""

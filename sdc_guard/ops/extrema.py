@@ -46,7 +46,8 @@ def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ..
     longest = max(sizes, key=lambda x: sizes[x], default="")
     if longest and sizes[longest] > 1:
         found += [split(longest), roll(longest, lane=True)]
-    if any(call["self"].shape[d] > 1 for d in reduced(call)):
+    x = call["self"]
+    if 0 not in x.stride() and any(x.shape[d] > 1 for d in reduced(call)):
         found.append(ROLLED)
     return tuple(found)
 

@@ -206,7 +206,7 @@ def group_norm(call: HostCall) -> tuple[Reference | None, ...]:
     results: list[tuple[norms.Moments, F64]] = []
     with np.errstate(all="ignore"):
         for proof in (True, not x_tensor.is_contiguous()):
-            m = norms.moments(x, eps, u, proof=proof)
+            m = norms.moments(x, eps, u, acc.eta, proof=proof)
             if stats.precision < acc.precision:
                 m = norms.Moments(m.mean, m.rstd,
                                   m.mean_error + rounding(np.abs(m.mean) + m.mean_error, stats),
@@ -216,8 +216,8 @@ def group_norm(call: HostCall) -> tuple[Reference | None, ...]:
             results.append((m, error + 4 * acc.eta * (1 + np.abs(m.mean) + np.abs(x))))
         (p, p_error), (c, c_error) = results
         # Squares are added in the accumulator and must fit it, not the format of the results.
-        squares = (x * x).sum(-1, keepdims=True)
-        root = np.where(squares < acc.max, np.sqrt(squares), np.inf)
+        lost_mean, lost_square = norms.out_of_range(x, acc.max)
+        root = np.where(lost_mean | lost_square, np.inf, np.sqrt((x * x).sum(-1, keepdims=True)))
         size = root + np.abs(weight) * p.rstd * (np.abs(x) + np.abs(p.mean)) + np.abs(bias)
     return (
         _stored(held[0], y, p_error, c_error,

@@ -206,22 +206,23 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
     results: list[list[tuple[F64, F64]]] = []
     with np.errstate(all="ignore"):
         for proof in (True, False):
-            m = norms.moments(x, eps, u, proof=proof)
+            m = norms.moments(x, eps, u, acc.eta, proof=proof)
             y = (x - m.mean) * m.rstd * weight + bias
             results.append([(y, norms.forward_error(x, m, weight, y, u)),
                             (m.mean, m.mean_error), (m.rstd, m.rstd_error)])
         # Squared deviations are the largest intermediates, but ATen sums them in the accumulator:
         # what must fit the format of the results is their root.
         root = np.sqrt((x * x).sum(-1, keepdims=True))
-        size = root if acc.max >= float(np.max(root * root, initial=0.0)) else np.full_like(
-            root, np.inf)
+        lost_mean, lost_square = norms.out_of_range(x, acc.max)
+        sizes = [np.where(lost_mean | lost_square, np.inf, root),
+                 np.where(lost_mean, np.inf, 0.0),
+                 np.where(lost_mean | lost_square, np.inf, 0.0)]
     formulas = ("|g| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u |.|",
                 "2 h u mean|x| + u t max|x|", "r at var + eps +- (3 h u (s R + var) + ...)")
     return tuple(
-        _reference(tensor, proof[0], proof[1], contract[1], formula,
-                   size if i == 0 else np.zeros_like(size), acc)
-        for i, (tensor, proof, contract, formula) in enumerate(
-            zip(held, results[0], results[1], formulas, strict=True))
+        _reference(tensor, proof[0], proof[1], contract[1], formula, size, acc)
+        for tensor, proof, contract, formula, size in zip(
+            held, results[0], results[1], formulas, sizes, strict=True)
     )
 
 

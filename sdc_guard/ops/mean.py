@@ -32,7 +32,7 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     ]
 
 
-@checked(aten.mean, samples=samples, **REDUCTION)
+@checked(aten.mean, samples=samples, streams=True, **REDUCTION)
 def mean(call: HostCall) -> tuple[Reference | None, ...]:
     """The error of the sum over n, and the roundings of the division.
 

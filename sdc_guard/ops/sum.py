@@ -8,7 +8,7 @@ import torch
 from sdc_guard import bits
 from sdc_guard.bounds.gamma import stored
 from sdc_guard.formats import FLOAT32, is_covered_float
-from sdc_guard.ops._reductions import REDUCTION, Call, drawn, floating_sum, reduced_dims
+from sdc_guard.ops._reductions import REDUCTION, Call, drawn, floating_sum, parts_of, reduced_dims
 from sdc_guard.ops._registry import HostCall, Reference, checked
 
 aten = torch.ops.aten
@@ -32,16 +32,21 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     return calls
 
 
-@checked(aten.sum, samples=samples, **REDUCTION)
+@checked(aten.sum, samples=samples, streams=True, **REDUCTION)
 def sum_(call: HostCall) -> tuple[Reference | None, ...]:
     """|s - sum x| <= (n-1) u sum|x| in any order; h u sum|x| in ATen's cascade of depth h."""
     out_dtype = call.held[0].dtype
     if not out_dtype.is_floating_point:
-        x = call.array("self")
-        if x.dtype.kind == "f":
+        x = call["self"]
+        if x.is_floating_point() or x.is_complex():
             return (None,)
-        keepdim = call.held[0].dim() == x.ndim and bool(x.ndim)
-        exact = x.sum(axis=reduced_dims(call.call), dtype=np.int64, keepdims=keepdim)
+        keepdim = call.held[0].dim() == x.dim() and bool(x.dim())
+        if call.held[0].numel() == 1:
+            total = sum((part.sum(dtype=np.int64) for part in parts_of(x)), np.int64(0))
+            exact = np.full(tuple(call.held[0].shape), total)
+        else:
+            exact = bits.values(x).sum(axis=reduced_dims(call.call), dtype=np.int64,
+                                       keepdims=keepdim)
         exact = np.asarray(exact).astype(bits.values(call.held[0]).dtype)
         return (Reference(exact, 0.0, 0.0, "exact integers modulo 2^b"),)
     if not is_covered_float(out_dtype):

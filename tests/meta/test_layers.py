@@ -18,7 +18,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     (
         frozenset(
             {"guard", "wrapping", "active", "gate", "images", "pipeline", "wording", "limits"}
-            | {"public_ops", "policy"}
+            | {"cases", "public_ops", "policy"}
         ),
         frozenset({"hunt"}),
         frozenset({"sweep"}),

@@ -159,7 +159,7 @@ class Graph(nn.Module):
         self.message, self.update = nn.Linear(16, 16), nn.Linear(32, 16)
 
     def forward(self, x: Tensor, source: Tensor, target: Tensor) -> Tensor:
-        sent = F.elu(self.message(x))[source]
+        sent = F.elu(self.message(x))[source].to(x.dtype)
         index = target[:, None].expand_as(sent)
         total = torch.zeros_like(x).scatter_add(0, index, sent)
         most = torch.zeros_like(x).scatter_reduce(0, index, sent, "amax", include_self=False)

@@ -57,7 +57,7 @@ def _rule(
 ) -> Ruling:
     return arbitrate(
         Case(
-            call=_Scripted(itertools.cycle(repeats)),
+            rerun=_Scripted(itertools.cycle(repeats)).run_identical,
             held=(WRONG,),
             suspicion=suspicion or _suspicion(),
             deterministic=deterministic,

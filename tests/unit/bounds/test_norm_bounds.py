@@ -72,7 +72,7 @@ def test_moments_and_the_normalised_row_stay_within_their_bounds(
     values = toy.fractions(x)
     mean, var = algorithm(values)  # type: ignore[operator]
     rstd = rstd_of(var)
-    limits = norms.moments(x[None], EPS, U, proof=proof)
+    limits = norms.moments(x[None], EPS, U, 0.0, proof=proof)
     true_mean, true_rstd = true_moments(values)
     assert abs(mean - true_mean) <= allowed(limits.mean_error[0, 0])
     if not np.isfinite(limits.rstd_error[0, 0]):
@@ -94,7 +94,7 @@ def test_the_contract_breaks_for_the_textbook_formula_and_not_for_updating() -> 
     for seed in range(40):
         x = row(seed)
         values = toy.fractions(x)
-        limits = norms.moments(x[None], EPS, U, proof=False)
+        limits = norms.moments(x[None], EPS, U, 0.0, proof=False)
         rstd = rstd_of(textbook(values)[1])
         _, true_rstd = true_moments(values)
         limit = limits.rstd_error[0, 0]
@@ -106,8 +106,8 @@ def test_the_contract_breaks_for_the_textbook_formula_and_not_for_updating() -> 
 def test_leftover_elements_cost_more_than_whole_vectors() -> None:
     x = np.zeros((1, 33))
     x[0, -1] = 1000.0
-    whole = norms.moments(x[:, 1:], EPS, U, proof=False).mean_error
-    left = norms.moments(x, EPS, U, proof=False).mean_error
+    whole = norms.moments(x[:, 1:], EPS, U, 0.0, proof=False).mean_error
+    left = norms.moments(x, EPS, U, 0.0, proof=False).mean_error
     assert left - whole > 0.5 * U * 1000.0
 
 
@@ -152,3 +152,19 @@ def test_depths_are_those_of_the_kernels() -> None:
     assert norms.merge_depth(5) == 5
     assert norms.merge_depth(4096) == 16 + 12 + 16
     assert norms.row_depth(1000) >= 1000
+
+
+def test_rows_whose_intermediates_overflow_are_told() -> None:
+    """A sum of eight 1e38 does not fit fp32 (3.4e38), nor does the square of 1e20."""
+    x = np.array([[1e38] * 8, [1e20] * 8, [-3e38, 3e38] * 4, [1e18] * 8])
+    mean, variance = norms.out_of_range(x, 3.4e38)
+    assert mean[:, 0].tolist() == [True, False, True, False]
+    assert variance[:, 0].tolist() == [True, True, True, False]
+
+
+def test_a_mean_of_subnormals_may_lose_a_spacing_in_each_term() -> None:
+    eta = 2.0**-149
+    x = np.full((1, 5), 3 * eta)
+    without = norms.moments(x, EPS, U, 0.0, proof=False).mean_error
+    limits = norms.moments(x, EPS, U, eta, proof=False).mean_error
+    assert (limits - without >= 5 * eta).all()
