@@ -120,7 +120,9 @@ def forward_error(
     return np.asarray(g * inner + 2 * u * (np.abs(y) + g * deviation * m.rstd))
 
 
-def out_of_range(x: Array, largest: float) -> tuple[Array, Array]:
+def out_of_range(
+    x: Array, largest: float
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Rows (last axis kept with size 1) in whose mean, and in whose variance, an intermediate may
     overflow: a sum or a difference of two elements, and the sum of squared differences."""
     size = np.abs(x)

@@ -214,9 +214,9 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
         # what must fit the format of the results is their root.
         root = np.sqrt((x * x).sum(-1, keepdims=True))
         lost_mean, lost_square = norms.out_of_range(x, acc.max)
-        sizes = [np.where(lost_mean | lost_square, np.inf, root),
+        sizes = [np.where(np.logical_or(lost_mean, lost_square), np.inf, root),
                  np.where(lost_mean, np.inf, 0.0),
-                 np.where(lost_mean | lost_square, np.inf, 0.0)]
+                 np.where(np.logical_or(lost_mean, lost_square), np.inf, 0.0)]
     formulas = ("|g| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u |.|",
                 "2 h u mean|x| + u t max|x|", "r at var + eps +- (3 h u (s R + var) + ...)")
     return tuple(
