@@ -15,7 +15,7 @@ scale other than 1 is given.  Images of bytes have integer weights of their own 
 replay.
 
 torch 2.13 resizes columns of width 1 antialiased with the weights of the first result (``size=(3,
-1)`` of a ramp of 6 gives three times 0.67 on a CPU): that is found and is no false alarm.
+1)`` of a ramp of 6 gives 0.71 three times on a CPU): that is found and is no false alarm.
 
 *Place.*  As for linear interpolation: rolled images, rolled channels where no vector of them is
 left over, negation (seen in 4 formats, contiguous and channels-last, 1 and 2 threads).

@@ -38,7 +38,7 @@ NOT_ON_A_CPU = frozenset(
     f"aten._scaled_dot_product_{name}_attention{suffix}"
     for name in ("cudnn", "efficient", "flash", "fused")
     for suffix in ("", "_backward", "_overrideable", "_overrideable_backward")
-)
+) | {"aten.cudnn_grid_sampler", "aten.cudnn_grid_sampler_backward"}
 """Ops that only a CUDA device has; the tests that need one call them."""
 
 Sample = tuple[BoundCall, tuple[torch.Tensor, ...]]
