@@ -266,7 +266,8 @@ def _flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     """A reference's passes over all taps."""
     elements = sum(int(t.numel()) for _, t in call.tensors())
     passes = {BILINEAR: 2 ** int(call["grid"].shape[-1]), NEAREST: 1, BICUBIC: 16}
-    return elements * passes[int(call.get("interpolation_mode", BILINEAR))]
+    num: int = passes[int(call.get("interpolation_mode", BILINEAR))]
+    return elements * num
 
 
 _SHAPES: dict[int, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {

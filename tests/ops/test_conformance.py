@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.calls import BoundCall, form_of, without
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.plan import Plan, make_plan
 from sdc_guard.check.reference import full_reference
@@ -65,7 +65,7 @@ def samples_of(spec: OpSpec, dtype: torch.dtype) -> list[Sample]:
         return []
     drawn = spec.samples(generator_for(f"{spec.packet} {dtype}"), dtype)
     calls = [bound_call(op, args, kwargs) for op, args, kwargs in drawn]
-    return [(call, held_results(call)) for call in calls]
+    return [(call, without(held_results(call), spec.scratch)) for call in calls]
 
 
 def place(call: BoundCall, held: tuple[torch.Tensor, ...]) -> str:
