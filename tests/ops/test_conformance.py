@@ -38,7 +38,11 @@ NOT_ON_A_CPU = frozenset(
     f"aten._scaled_dot_product_{name}_attention{suffix}"
     for name in ("cudnn", "efficient", "flash", "fused")
     for suffix in ("", "_backward", "_overrideable", "_overrideable_backward")
-) | {"aten.cudnn_grid_sampler", "aten.cudnn_grid_sampler_backward"}
+) | {
+    "aten.cudnn_grid_sampler", "aten.cudnn_grid_sampler_backward", "aten._thnn_fused_lstm_cell",
+    "aten._thnn_fused_lstm_cell_backward_impl", "aten._thnn_fused_gru_cell",
+    "aten._thnn_fused_gru_cell_backward",
+}
 """Ops that only a CUDA device has; the tests that need one call them."""
 
 Sample = tuple[BoundCall, tuple[torch.Tensor, ...]]
