@@ -81,7 +81,10 @@ class _Points:
     def combinations(self, slope: int = -1) -> Iterator[tuple[Any, F64, F64, F64]]:
         """Place, weight, and largest weights known and possible of each tap; with ``slope`` that
         dimension's slope instead of its weight."""
-        for taps in itertools.product(*(d.taps for d in self.dims)):
+        # Taps beyond the two nearest elements are reached close to an integer only.
+        reached = [[t for t in d.taps if ((t.weight != 0) | (t.limit > 0))[t.inside].any()]
+                   for d in self.dims]
+        for taps in itertools.product(*reached):
             inside = np.logical_and.reduce([t.inside for t in taps])
             factors = [(t.slope, t.slope_limit) if d == slope else (t.weight, t.limit)
                        for d, t in enumerate(taps)]
@@ -272,7 +275,7 @@ def _flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
 
 _SHAPES: dict[int, tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = {
     2: (((2, 3, 7, 9), (5, 11)), ((1, 2, 16, 5), (9, 4)), ((3, 1, 1, 6), (3, 3))),
-    3: (((2, 3, 5, 4, 6), (3, 5, 4)), ((1, 2, 1, 7, 3), (2, 9, 3))),
+    3: (((2, 2, 5, 1, 6), (3, 5, 4)),),
 }
 
 
@@ -280,7 +283,7 @@ def _samples(packet: Any, rank: int, *, backward: bool) -> Callable[..., SampleL
     masked = "fallback" not in str(packet)
 
     def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
-        if dtype not in FLOATS or (dtype.itemsize == 2 and rank == 3):
+        if dtype not in FLOATS:
             return []
         if not masked and dtype is not torch.float32:
             return []

@@ -278,13 +278,15 @@ def _samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
         tensors, (reverse, hidden, biases) = _operands(generator, dtype, size)
         calls += [(aten.mkldnn_rnn_layer.default,
                    (*tensors, reverse, [], LSTM, hidden, 1, biases, False, False, train), {})
-                  for train in (True, False)]
+                  for train in ((True, False) if size is _SIZES[0] else (True,))]
     return calls
 
 
 def _backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
     calls: SampleList = []
-    for op, args, _ in _samples(generator, dtype)[::2]:
+    for op, args, _ in _samples(generator, dtype):
+        if not args[-1]:
+            continue
         output, hy, cy, workspace = op(*args)
         tensors, (reverse, _, mode, hidden, _, biases) = args[:7], args[7:13]
         grads = [torch.randn(t.shape, generator=generator).to(dtype) for t in (output, hy, cy)]
