@@ -267,7 +267,8 @@ def softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
     samples=backward_samples(aten._log_softmax_backward_data),
 )
 def log_softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
-    """``g - exp(y) sum g``; see :mod:`sdc_guard.bounds.softmax`."""
+    """``g - exp(y) sum g``; see :mod:`sdc_guard.bounds.softmax`.  A subnormal exponential has few
+    digits or is flushed, which the sum multiplies."""
     if not _judged(call):
         return (None,)
     case = _Case(call, "grad_output", "output")
@@ -275,10 +276,12 @@ def log_softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
     with np.errstate(all="ignore"):
         p = np.exp(output)
         size = (1 + p) * np.abs(grad).sum(-1, keepdims=True)
+        flushed = np.where(p < 2 * case.acc.tiny, case.flush, 0.0) * np.abs(grad).sum(
+            -1, keepdims=True)
         return case.reference(
             grad - p * grad.sum(-1, keepdims=True),
-            lambda depth, phi: bounds.log_softmax_gradient_error(
+            lambda depth, phi: flushed + bounds.log_softmax_gradient_error(
                 grad, p, depth, case.u, phi, case.v),
-            "e^y (h u sum|g| + (phi + 3u)|G|) + 2 u (|g| + e^y |G|)",
+            "e^y (h u sum|g| + (phi + 3u)|G|) + 2 u (|g| + e^y |G|) + tiny sum|g|",
             size,
         )

@@ -31,19 +31,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
+from sdc_guard.bounds.interpolation import floored_in_fp32, step_of
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import Format, format_of, is_covered_float
+from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._places import BODY_MULTIPLE
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList
-from sdc_guard.ops._separable import applied
+from sdc_guard.ops._separable import weighted
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 
 aten = torch.ops.aten
 NAMES = {1: "upsample_linear1d", 2: "upsample_bilinear2d", 3: "upsample_trilinear3d"}
+FORMULA = "((W + D B) - W) |x| + gamma_T (W + D B) |x|"
 SCALES = {1: ("scales",), 2: ("scales_h", "scales_w"), 3: ("scales_d", "scales_h", "scales_w")}
 
 
@@ -63,13 +64,9 @@ def weights(size: int, out: int, align: bool, scale: float | None, u: float
             ) -> tuple[F64, F64]:
     """The weights of one dimension [out, in], and the limit on each weight's error."""
     place = np.arange(out, dtype=np.float64)
-    if align:
-        step = (size - 1) / (out - 1) if out > 1 else 0.0
-        real = step * place
-    else:
-        step = 1.0 / scale if scale is not None and scale > 0 else size / out
-        real = np.maximum(step * (place + 0.5) - 0.5, 0.0)
-    off = 8 * u * (step * (place + 1) + 1)
+    step = step_of(size, out, align, scale)
+    real = step * place if align else np.maximum(step * (place + 0.5) - 0.5, 0.0)
+    off = 8 * u * (step * (place + 1) + 1) + floored_in_fp32(real, u)
     if size == out:
         real, off = place, np.zeros(out)
     low = np.minimum(np.floor(real).astype(np.int64), size - 1)
@@ -90,29 +87,14 @@ def _dims(call: HostCall, sizes: tuple[int, ...], outs: tuple[int, ...], u: floa
             for n, m, name in zip(sizes, outs, names, strict=True)]
 
 
-def _reference(x: F64, pairs: list[tuple[F64, F64]], fmt: Format, held: Tensor) -> Reference:
-    exact = [w for w, _ in pairs]
-    with np.errstate(all="ignore"):
-        expected = applied(x, exact)
-        size = np.abs(x)
-        known = applied(size, exact)
-        wide = applied(size, [w + b for w, b in pairs])
-        terms = int(np.prod([max(int((w + b > 0).sum(1).max(initial=0)), 1) for w, b in pairs]))
-        error = wide - known + (gamma(terms + 4 * len(pairs), fmt.u)) * wide
-        error = error + own_rounding(4 * terms + 4, wide) + (4 * terms + 4) * fmt.eta
-        error = error + rounding(np.abs(expected) + error, format_of(held.dtype))
-    magnitude = wide if np.isfinite(x).all() else np.inf
-    return Reference(expected, error, error, "((W + D B) - W) |x| + gamma_T (W + D B) |x|",
-                     magnitude)
-
-
 def linear(call: HostCall) -> tuple[Reference | None, ...]:
     """The weighted mean of the nearest elements along each dimension."""
     held = call.held[0]
     if not is_covered_float(held.dtype):
         return (None,)
     x, fmt = call.array("self"), format_of(held.dtype)
-    return (_reference(x, _dims(call, x.shape[2:], tuple(held.shape[2:]), fmt.u), fmt, held),)
+    pairs = _dims(call, x.shape[2:], tuple(held.shape[2:]), fmt.u)
+    return (weighted(x, pairs, fmt, held, FORMULA),)
 
 
 def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
@@ -122,7 +104,7 @@ def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
         return (None,)
     grad, fmt = call.array("grad_output"), format_of(held.dtype)
     pairs = [(w.T, b.T) for w, b in _dims(call, tuple(held.shape[2:]), grad.shape[2:], fmt.u)]
-    return (_reference(grad, pairs, fmt, held),)
+    return (weighted(grad, pairs, fmt, held, FORMULA),)
 
 
 def flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
