@@ -226,7 +226,8 @@ def _compile_negate(
     move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
 ) -> Compiled:
     allowed = range(len(held)) if move.outputs is None else move.outputs
-    covered = [i for i in allowed if held[i] is not None and held[i].is_floating_point()]
+    covered = [i for i in allowed if held[i] is not None
+               and (held[i].is_floating_point() or held[i].is_complex())]
     if not covered:
         return None
     negated = {call.form.position(name) for name in move.operands}
