@@ -111,6 +111,10 @@ def joined(real: NDArray[Any], imag: NDArray[Any]) -> NDArray[np.complex128]:
     return both
 
 
+def _modulus(real: NDArray[Any] | float, imag: NDArray[Any] | float) -> NDArray[Any]:
+    return np.asarray(np.hypot(real, imag) * (1 + 2.0**-50))
+
+
 def of_parts(real: Reference, imag: Reference, *, apart: bool = True) -> Reference:
     """The reference of a complex result whose parts have these.  Not ``apart``: where one of them is
     not finite, neither is judged, because a factor with imaginary part 0 carries it over."""
@@ -119,9 +123,9 @@ def of_parts(real: Reference, imag: Reference, *, apart: bool = True) -> Referen
         real, imag = (
             dataclasses.replace(r, magnitude=np.where(finite, r.magnitude, np.inf))
             for r in (real, imag))
-    proof = None if real.proof is None or imag.proof is None else np.add(real.proof, imag.proof)
+    proof = None if real.proof is None or imag.proof is None else _modulus(real.proof, imag.proof)
     return Reference(
-        joined(real.expected, imag.expected), proof, np.add(real.contract, imag.contract),
+        joined(real.expected, imag.expected), proof, _modulus(real.contract, imag.contract),
         f"{real.formula}; either part", np.maximum(real.magnitude, imag.magnitude), (real, imag))
 
 
