@@ -83,6 +83,14 @@ def is_injective(tensor: Tensor) -> bool:
     return True
 
 
+def distinct(tensor: Tensor) -> Tensor:
+    """The tensor with each expanded dimension cut to one element, so that it can be written to."""
+    for dim, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[dim] > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor
+
+
 def alignment_bytes(tensor: Tensor) -> int:
     """Address of the first element modulo 64 bytes."""
     return tensor.data_ptr() % ALIGNMENT_BYTES

@@ -146,8 +146,8 @@ def flatten(value: Any) -> list[Any]:
 
 
 def resolved(call: BoundCall) -> BoundCall:
-    """The call on images that hold the numbers of its lazy negatives and conjugates; itself where it
-    has none."""
+    """The call on images that hold the numbers of its lazy negatives and conjugates; itself where
+    it has none."""
     if not any(bits.is_lazy(t) for _, t in call.tensors()):
         return call
     return call.mapped(lambda _, t: bits.resolved(t))

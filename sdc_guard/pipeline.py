@@ -6,7 +6,6 @@ nothing about the run; ``guard.py`` reads :attr:`Pipeline.pending` and applies t
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import time
 from collections import Counter
@@ -23,9 +22,9 @@ from sdc_guard import ranks
 from sdc_guard.attribute.arbitrate import Case, Results, Ruling, arbitrate
 from sdc_guard.attribute.describe import pattern_of, worst_element
 from sdc_guard.attribute.places import find_cause, unattributed
-from sdc_guard.bits import is_lazy, wrong_mask
+from sdc_guard.bits import wrong_mask
 from sdc_guard.calls import BoundCall
-from sdc_guard.check.plan import Plan, make_plan
+from sdc_guard.check.plan import Plan, make_plan, spec_for
 from sdc_guard.check.reference import REFERENCE_WORK, checksum, full_reference, sampled_reference
 from sdc_guard.check.relations import Piece, Relation, assemble
 from sdc_guard.evidence.bundle import BundleWriter
@@ -33,16 +32,7 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import (
-    GENERATOR,
-    GENERIC,
-    OpSpec,
-    copied,
-    is_deterministic,
-    lookup_complex,
-    repeated,
-)
-from sdc_guard.ops._symmetry import RERUN
+from sdc_guard.ops import GENERATOR, GENERIC, copied, is_deterministic
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -155,12 +145,7 @@ class Pipeline:
         flushes = watch.conditions.flushes_subnormals
         if flushes:
             self.gaps.add("torch.set_flush_denormal is on: calls are repeated, and no more")
-        if spec.family != GENERIC:
-            able = None if flushes else _spec_for(spec, call, held)
-            spec = able or repeated(
-                spec.packet, replayable=spec.replayable and not call.form.seeded)
-        elif (own := lookup_complex(spec.packet)) is not None and not flushes:
-            spec = _spec_for(own, call, held) or spec
+        spec = spec_for(spec, call, held, flushes=flushes)
         plan = self._plans[key] = make_plan(spec, call, held, self.memory_budget_bytes)
         gaps = plan.gaps()
         if gaps:
@@ -381,28 +366,6 @@ class Pipeline:
             reduced=reduced(plan, call, held, tuple(expected), ruling),
         )
         return msgspec.structs.replace(finding, evidence=evidence)
-
-
-def _spec_for(spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...]) -> OpSpec | None:
-    """What checks this call of an op with a file; None where it is repeated, and no more.
-
-    A complex call needs a spec that takes it.  One with a lazy negative or conjugate among its
-    operands has its reference, on images that hold the numbers, and a rerun: relations move
-    memory, which holds other numbers, and an exact fact compares it.
-    """
-    operands = [t for _, t in call.tensors()]
-    results = [t for t in held if t is not None]
-    found: OpSpec | None = spec
-    if any(t.is_complex() for t in (*operands, *results)):
-        found = lookup_complex(spec.packet)
-    if found is None or any(is_lazy(t) for t in results):
-        return None
-    if any(is_lazy(t) for t in operands):
-        if found.reference is None or not found.replayable:
-            return None
-        return dataclasses.replace(found, symmetries=(RERUN,), invariant=None, proves=None,
-                                   checksum=None)
-    return found
 
 
 def _recomputation(

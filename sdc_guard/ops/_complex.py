@@ -42,6 +42,10 @@ VALUES = frozenset({
 """Operands that are numbers, not places, masks or factors."""
 
 
+HEADROOM = 4.0
+"""Between intermediates of single parts and those of complex numbers."""
+
+
 def is_complex_call(call: BoundCall, held: Held) -> bool:
     """True if a result or an operand is complex."""
     return any(t.is_complex() for t in held if t is not None) or any(
@@ -94,13 +98,14 @@ def _parts(
     """The real and the imaginary call with their results; the real one alone where no result is
     complex, none where the parts mix."""
     num = 2 if any(t is not None and t.is_complex() for t in held) else 1
-    found = []
+    found: list[tuple[BoundCall, Held]] = []
     for k in range(num):
         part = split(call, k)
         if part is None:
             return []
-        found.append((part, tuple(None if t is None else part_of(t, k) for t in held)))
-    return found  # type: ignore[return-value]
+        results = tuple(None if t is None else part_of(t, k) for t in held)
+        found.append((part, results))
+    return found
 
 
 def joined(real: NDArray[Any], imag: NDArray[Any]) -> NDArray[np.complex128]:
@@ -116,13 +121,14 @@ def _modulus(real: NDArray[Any] | float, imag: NDArray[Any] | float) -> NDArray[
 
 
 def of_parts(real: Reference, imag: Reference, *, apart: bool = True) -> Reference:
-    """The reference of a complex result whose parts have these.  Not ``apart``: where one of them is
-    not finite, neither is judged, because a factor with imaginary part 0 carries it over."""
+    """The reference of a complex result whose parts have these.  Not ``apart``: where one of them
+    is not finite or may overflow, neither is judged, because a factor with imaginary part 0 carries
+    it over (MKL multiplies by an ``alpha`` of 1)."""
     if not apart:
-        finite = np.isfinite(real.expected) & np.isfinite(imag.expected)
-        real, imag = (
-            dataclasses.replace(r, magnitude=np.where(finite, r.magnitude, np.inf))
-            for r in (real, imag))
+        sizes = [np.abs(x) for r in (real, imag) for x in (r.expected, r.magnitude)]
+        largest = np.maximum.reduce(np.broadcast_arrays(*sizes))
+        largest = np.where(np.isfinite(largest), HEADROOM * largest, np.inf)
+        real, imag = (dataclasses.replace(r, magnitude=largest) for r in (real, imag))
     proof = None if real.proof is None or imag.proof is None else _modulus(real.proof, imag.proof)
     return Reference(
         joined(real.expected, imag.expected), proof, _modulus(real.contract, imag.contract),
@@ -228,8 +234,10 @@ def complexified(samples: SamplesFn) -> SamplesFn:
 
 def _complexified(call: BoundCall, dtype: torch.dtype) -> BoundCall:
     real = part_dtype(dtype)
-    changed: Callable[[Any, Tensor], Tensor] = (
-        lambda _, t: with_imaginary(t) if t.dtype is real else t)
+
+    def changed(_: Any, t: Tensor) -> Tensor:
+        return with_imaginary(t) if t.dtype is real else t
+
     args = tuple(dtype if a is real else a for a in call.mapped(changed).args)
     return BoundCall(call.form, args)
 

@@ -148,7 +148,7 @@ class OpSpec:
 _SPECS: dict[str, OpSpec] = {}
 _OWNERS: dict[str, str] = {}
 _COMPLEX: dict[str, OpSpec] = {}
-_PARTWISE: dict[str, Callable[[OpSpec], OpSpec]] = {}
+_DERIVED: dict[str, Callable[[OpSpec], OpSpec]] = {}
 
 
 def packet_name(target: Any) -> str:
@@ -189,7 +189,7 @@ def register_complex(spec: OpSpec, owner: str) -> None:
     Raises:
         DuplicateOp: if another file has registered the packet for them.
     """
-    if spec.packet in _COMPLEX or spec.packet in _PARTWISE:
+    if spec.packet in _COMPLEX or spec.packet in _DERIVED:
         raise DuplicateOp(f"complex calls of {spec.packet} are already checked; {owner} registers "
                           "them again")
     _COMPLEX[spec.packet] = dataclasses.replace(spec, takes_complex=True)
@@ -201,9 +201,9 @@ def register_derived(packet: str, derive: Callable[[OpSpec], OpSpec]) -> None:
     Raises:
         DuplicateOp: if complex calls of the packet are registered already.
     """
-    if packet in _COMPLEX or packet in _PARTWISE:
+    if packet in _COMPLEX or packet in _DERIVED:
         raise DuplicateOp(f"complex calls of {packet} are already checked")
-    _PARTWISE[packet] = derive
+    _DERIVED[packet] = derive
 
 
 def checked(
@@ -273,7 +273,7 @@ def lookup_complex(packet: str) -> OpSpec | None:
     discover()
     found = _COMPLEX.get(packet)
     if found is None:
-        real, derive = _SPECS.get(packet), _PARTWISE.get(packet)
+        real, derive = _SPECS.get(packet), _DERIVED.get(packet)
         if real is None or not (real.takes_complex or derive):
             return None
         found = _COMPLEX[packet] = real if derive is None else derive(real)

@@ -1,8 +1,8 @@
 """Complex arithmetic, elementwise; bounds and derivations in
 :mod:`sdc_guard.bounds.complex_numbers`.
 
-The limits hold for any evaluation, so they are proofs.  Nothing is judged where an operand or a part
-of the result is not finite: what infinities give depends on how a product is evaluated.
+The limits hold for any evaluation, so they are proofs.  Nothing is judged where an operand or a
+part of the result is not finite: what infinities give depends on how a product is evaluated.
 
 Place: a split, a rolled line and negation were seen to keep every bit of ``add`` and ``sub``
 without a factor.  The vector body and the scalar code of a product or a quotient contract
@@ -32,7 +32,7 @@ from sdc_guard.bounds.gamma import own_rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, is_covered_complex, is_covered_float, part_dtype
 from sdc_guard.ops._axes import broadcast_axes
-from sdc_guard.ops._complex import joined
+from sdc_guard.ops._complex import joined, of_parts
 from sdc_guard.ops._places import pointwise_symmetries
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import LAYOUTS, SampleList, draw_values, pointwise_samples
@@ -90,8 +90,8 @@ def _reference(evaluate: Callable[[HostCall, Format], Evaluated], formula: str) 
 def complex_symmetries(
     call: BoundCall, held: tuple[Tensor, ...], odd: tuple[str, ...], tail_sensitive: bool
 ) -> tuple[Symmetry, ...]:
-    """Those of every elementwise op, and negation of the ``odd`` operands; of ops that have a vector
-    body and scalar code none is known to hold."""
+    """Those of every elementwise op, and negation of the ``odd`` operands; of ops that have a
+    vector body and scalar code none is known to hold."""
     found = pointwise_symmetries(call, held, tail_sensitive=tail_sensitive)
     operands = [call.get(n) for n in odd]
     if odd and all(isinstance(t, Tensor) and t.is_complex() for t in operands):
@@ -255,8 +255,8 @@ for _op in (aten.conj_physical, aten._conj_physical):
     def _conjugate(call: HostCall) -> tuple[Reference | None, ...]:
         """The conjugate, exactly."""
         z = call.array("self")
-        exact = tuple(Reference(x, 0.0, 0.0, "exact") for x in (z.real, -z.imag))
-        return (Reference(joined(z.real, -z.imag), 0.0, 0.0, "exact", parts=exact),)  # type: ignore[arg-type]
+        real, imag = (Reference(x, 0.0, 0.0, "exact") for x in (z.real, -z.imag))
+        return (of_parts(real, imag),)
 
     checked(_op, family="pointwise", axes=broadcast_axes, window=(OUTERMOST,), only_complex=True,
             symmetries=lambda call, held: complex_symmetries(call, held, ("self",), False),

@@ -12,6 +12,9 @@ the modulus of the product (Higham 2002, lemma 3.5); over- and underflow as for 
 
 *Tests* are exact: a number is 0 if both parts are, NaN or infinite if either is; an operand is
 first rounded to the common format, part by part.
+
+*Variance* of complex numbers is the sum of those of the parts; each has the real op's bounds, and
+the sum is one rounding more.
 """
 
 from __future__ import annotations
@@ -26,23 +29,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdc_guard import bits
-from sdc_guard.bounds import chains
+from sdc_guard.bounds import chains, moments
 from sdc_guard.bounds.casts import nearest
 from sdc_guard.bounds.complex_numbers import QUOTIENT, relative
-from sdc_guard.bounds.gamma import gamma
+from sdc_guard.bounds.gamma import gamma, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, Format, format_of, is_covered_complex, part_dtype
 from sdc_guard.ops._complex import (
     by_parts,
-    complexified,
     joined,
+    of_parts,
+    part_call,
+    part_of,
     reference_by_parts,
 )
+from sdc_guard.ops._lines import dim_of
 from sdc_guard.ops._pointwise import operand_dtype
 from sdc_guard.ops._reductions import num_terms, reduced_dims
-from sdc_guard.ops._registry import HostCall, OpSpec, Reference, register_derived
-from sdc_guard.ops._symmetry import Symmetry
-from sdc_guard.ops.scans import dim_of
+from sdc_guard.ops._registry import HostCall, OpSpec, Reference, lookup, register_derived
 
 aten = torch.ops.aten
 Array = NDArray[Any]
@@ -195,6 +199,66 @@ def _truth(function: Callable[[Array], Array], spec: OpSpec) -> Judge:
     return reference
 
 
+def _with_mapped_fact(spec: OpSpec) -> OpSpec:
+    """An exact fact of which numbers are 0, on a real operand that is 0 where the complex is."""
+
+    def mapped(call: BoundCall) -> BoundCall:
+        return call.mapped(lambda _, t: torch.from_numpy(_nonzero(bits.values(t))))
+
+    invariant, proves = spec.invariant, spec.proves
+    assert invariant is not None
+    return dataclasses.replace(
+        by_parts(spec, known=True), reference=None,
+        invariant=lambda call, held: invariant(mapped(call), held),
+        proves=None if proves is None else lambda call, held: proves(mapped(call), held))
+
+
+def _variance(root: bool, part: OpSpec) -> Judge:
+    """``part`` is the spec of the variance whose reference serves for each part."""
+    assert part.reference is not None
+    reference_of_part = part.reference
+
+    def reference(call: HostCall) -> tuple[Reference | None, ...]:
+        """The variances of the parts, added; the mean by parts."""
+        held = tuple(call.held)
+        if held[0].is_complex():
+            return tuple(None for _ in held)
+        found = []
+        for k in (0, 1):
+            real = part_call(call.call, k)
+            if real is None:
+                return tuple(None for _ in held)
+            found.append(reference_of_part(HostCall(real, tuple(part_of(t, k) for t in held))))
+        first, second = found[0][0], found[1][0]
+        if first is None or second is None or first.proof is None or second.proof is None:
+            return tuple(None for _ in held)
+        fmt, value = call.out_format(), first.expected + second.expected
+        limits = []
+        for off in (first.proof + second.proof, first.contract + second.contract):
+            error = np.asarray(off + 2 * rounding(value + off, fmt))
+            if root:
+                error = moments.root_error(value, error)
+                error = error + 3 * rounding(np.sqrt(value) + error, fmt)
+            limits.append(error)
+        results: list[Reference | None] = [Reference(
+            np.sqrt(value) if root else value, limits[0], limits[1], first.formula,
+            np.maximum(first.magnitude, second.magnitude))]
+        for a, b in zip(found[0][1:], found[1][1:], strict=True):
+            results.append(None if a is None or b is None else of_parts(a, b, apart=False))
+        return tuple(results)
+
+    return reference
+
+
+def _register_variance(name: str, root: bool) -> None:
+    def judge(spec: OpSpec) -> Judge:
+        part = lookup(f"aten.{name.replace('std', 'var')}")
+        assert part is not None
+        return _variance(root, part)
+
+    register_derived(f"aten.{name}", _derived(judge))
+
+
 def _nonzero(z: Array) -> Array:
     return np.asarray(z != 0)
 
@@ -231,6 +295,9 @@ def _converted(call: HostCall, name: str, fmt: Format) -> Array:
     return joined(nearest(value.real, fmt), nearest(value.imag, fmt))
 
 
+register_derived("aten.nonzero", _with_mapped_fact)
+for _name in ("var", "std", "var_mean", "std_mean"):
+    _register_variance(_name, root=_name.startswith("std"))
 register_derived("aten.eq", _derived(_compared(equal=True), known=True))
 register_derived("aten.ne", _derived(_compared(equal=False), known=True))
 register_derived("aten.mean", _derived(_mean))
