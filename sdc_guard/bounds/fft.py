@@ -15,9 +15,9 @@ it implies the normwise theorem 24.2, because ``sum|x| <= sqrt(n) ||x||_2 = ||y|
 *proof* for powers of 2, under the premise of such an algorithm.
 
 *Contract*, any n: ``4 log2(2 n) u sum|x|``.  Prime factors are transformed directly, by Rader's or
-by Bluestein's method, whose convolutions have no such paths; the figure was measured (MKL 2024.2
-of torch 2.13; all n up to 139, and 40 primes, powers and products up to 65537; noise, constants, lines,
-chirps, single points, outliers, 40 binades, sorted; forward, inverse, real): at most 1.6.
+by Bluestein's method, whose convolutions have no such paths; the figure was measured (MKL 2024.2 in
+torch 2.13; all n up to 139, and 40 primes, powers and products up to 65537; noise, constants,
+lines, chirps, single points, outliers, 40 binades, sorted; forward, inverse, real): at most 1.6.
 
 *Underflow.*  A product that underflows, or is flushed, is off by the smallest normal number; each
 output depends on at most ``2 n`` nodes of a transform, on 8 n of Bluestein's three.
