@@ -62,6 +62,21 @@ def _derived_ones(spec: OpSpec) -> OpSpec:
     return dataclasses.replace(by_parts(spec, known=True), reference=_ones)
 
 
+LISTS: tuple[Any, ...] = (
+    aten._foreach_add, aten._foreach_sub, aten._foreach_mul, aten._foreach_div,
+    aten._foreach_neg, aten._foreach_abs, aten._foreach_sqrt, aten._foreach_rsqrt,
+    aten._foreach_reciprocal, aten._foreach_exp, aten._foreach_pow, aten._foreach_lerp,
+    aten._foreach_addcmul, aten._foreach_addcdiv, aten._foreach_copy, aten._foreach_zero,
+)
+"""Their reference is that of the complex elementwise op."""
+
+
+def _derived_list(spec: OpSpec) -> OpSpec:
+    return dataclasses.replace(by_parts(spec, known=False), reference=spec.reference)
+
+
+for _op in LISTS:
+    register_derived(packet_name(_op), _derived_list)
 for _op in MOVED:
     register_derived(packet_name(_op), partial(by_parts, known=True))
 for _op in ONES:

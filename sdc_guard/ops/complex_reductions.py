@@ -33,7 +33,7 @@ from sdc_guard.bounds import chains, moments
 from sdc_guard.bounds.casts import nearest
 from sdc_guard.bounds.complex_numbers import QUOTIENT, relative
 from sdc_guard.bounds.gamma import gamma, rounding
-from sdc_guard.calls import BoundCall
+from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.formats import FLOAT64, Format, format_of, is_covered_complex, part_dtype
 from sdc_guard.ops._complex import (
     by_parts,
@@ -46,7 +46,14 @@ from sdc_guard.ops._complex import (
 from sdc_guard.ops._lines import dim_of
 from sdc_guard.ops._pointwise import operand_dtype
 from sdc_guard.ops._reductions import num_terms, reduced_dims
-from sdc_guard.ops._registry import HostCall, OpSpec, Reference, lookup, register_derived
+from sdc_guard.ops._registry import (
+    HostCall,
+    OpSpec,
+    Reference,
+    lookup,
+    lookup_complex,
+    register_derived,
+)
 
 aten = torch.ops.aten
 Array = NDArray[Any]
@@ -182,6 +189,22 @@ def _norm(spec: OpSpec) -> Judge:
     return reference
 
 
+def _list_norm(spec: OpSpec) -> Judge:
+    def reference(call: HostCall) -> tuple[Reference | None, ...]:
+        """The norm of each list element."""
+        single = lookup_complex("aten.linalg_vector_norm")
+        assert single is not None
+        assert single.reference is not None
+        form = form_of(aten.linalg_vector_norm.default)
+        found: list[Reference | None] = []
+        for z, held in zip(call["self"], call.held, strict=True):
+            part = BoundCall(form, form.bind((z, call["ord"]), {}))
+            found.extend(single.reference(HostCall(part, (held,))))
+        return tuple(found)
+
+    return reference
+
+
 def _truth(function: Callable[[Array], Array], spec: OpSpec) -> Judge:
     """A test of single numbers: the real op's reference on a real operand that answers alike."""
 
@@ -305,3 +328,4 @@ register_derived("aten.prod", _derived(_prod))
 register_derived("aten.cumprod", _derived(_cumprod))
 register_derived("aten.linalg_vector_norm", _derived(_norm))
 register_derived("aten.norm", _derived(_norm))
+register_derived("aten._foreach_norm", _derived(_list_norm))
