@@ -96,7 +96,9 @@ def _parts(
     call: BoundCall, held: Held, split: Callable[[BoundCall, int], BoundCall | None] = part_call
 ) -> list[tuple[BoundCall, Held]]:
     """The real and the imaginary call with their results; the real one alone where no result is
-    complex, none where the parts mix."""
+    complex, none where the parts mix (a number is true if either part is not 0)."""
+    if any(t is not None and t.dtype is torch.bool for t in held):
+        return []
     num = 2 if any(t is not None and t.is_complex() for t in held) else 1
     found: list[tuple[BoundCall, Held]] = []
     for k in range(num):

@@ -4,7 +4,8 @@ The reference is NumPy's own pocketfft in float64, and in the machine's longest 
 operands; torch runs MKL or its own pocketfft in the operand's format.  Bounds:
 :mod:`sdc_guard.bounds.fft`; a scale of ``1/n`` or ``1/sqrt(n)`` is two roundings more.  For sizes
 that are no power of 2 the proof limit is the premise of :mod:`sdc_guard.bounds.elementwise`: right
-to half the significand of the sum of the moduli.  ``_fft_c2r`` reads the half spectrum of a real
+to half the significand of the sum of the moduli; so it is on other devices, whose libraries were
+not measured, and the contract with it.  ``_fft_c2r`` reads the half spectrum of a real
 signal and ignores the imaginary parts of the first and the middle number, as NumPy does.
 
 Exact fact: the number at frequency 0 of one real line is a sum of real numbers, its imaginary part
@@ -95,6 +96,8 @@ def _scaled(call: HostCall, value: Array, total: Array) -> tuple[Reference | Non
     expected = np.asarray(value * factor).astype(
         np.complex128 if np.iscomplexobj(value) else np.float64)
     stored = gamma(3, fmt.u) * np.abs(expected) + fmt.tiny + FLOAT64.u * np.abs(expected)
+    if held.device.type != "cpu":
+        proof = contract = np.maximum(loose, contract)
     limits = [(limit + own) * factor * (1 + gamma(4, fmt.u)) + stored
               for limit in (np.maximum(loose, contract) if proof is None else proof, contract)]
     largest = total * growth(n) * max(1.0, factor)

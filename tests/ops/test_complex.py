@@ -174,6 +174,11 @@ def test_a_call_on_a_lazy_operand_keeps_its_reference_and_loses_its_relations() 
     assert spec_for(spec, call, call.run(), flushes=True).family == GENERIC
 
 
+def test_a_number_is_true_if_either_part_is_not_zero() -> None:
+    assert not guarded(lambda: torch.tensor([1j, 0, 2]).to(torch.bool)).findings
+    assert not guarded(lambda: torch.tensor([True, False]).copy_(torch.tensor([1j, 0]))).findings
+
+
 def test_a_complex_call_without_a_spec_is_repeated() -> None:
     form = form_of(aten.logsumexp.default)
     call = BoundCall(form, (Z, [1], False))
