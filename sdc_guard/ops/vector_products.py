@@ -112,6 +112,8 @@ def _reference(call: HostCall) -> tuple[Reference | None, ...]:
         extra = gamma(k + 5, acc.u) - gamma(k, acc.u)
         error = abs(alpha) * (error + extra * size) + gamma(k + 5, acc.u) * np.abs(start)
         error = error + (4 + 2 * abs(alpha)) * acc.eta
+        if alpha not in (0.0, 1.0):  # a factor times alpha may underflow before the product
+            error = error + acc.eta * (a_abs.sum(-1) + b_abs.sum())
         expected, size = start + alpha * expected, abs(alpha) * size + np.abs(start)
         magnitude = np.maximum(size, magnitude)
     if out.precision < acc.precision:

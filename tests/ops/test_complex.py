@@ -187,3 +187,19 @@ def test_a_complex_call_without_a_spec_is_repeated() -> None:
     assert lookup_complex("aten.logsumexp") is None
     found = spec_for(spec, call, call.run(), flushes=False)
     assert found.doc == repeated("aten.logsumexp").doc
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_a_factor_that_underflows_when_alpha_meets_it_is_no_fault(dtype: torch.dtype) -> None:
+    for seed in range(6):
+        small = drawn(5, 1, seed=seed, dtype=dtype) * 1e-39
+        large = drawn(1, 8, seed=seed + 1, dtype=dtype) * 1e4
+        start = drawn(8, seed=seed + 2, dtype=dtype) * 0.0
+
+        def run(a: Tensor = small, b: Tensor = large, c: Tensor = start) -> None:
+            torch.addmm(c, a, b, alpha=0.3)
+            torch.addmm(c[:5], b.t(), a.t(), alpha=0.3)
+            torch.addmv(c, b.t(), a[0], alpha=0.3)
+
+        guard = guarded(run)
+        assert not guard.findings, guard.findings[0].message
