@@ -203,3 +203,16 @@ def test_a_factor_that_underflows_when_alpha_meets_it_is_no_fault(dtype: torch.d
 
         guard = guarded(run)
         assert not guard.findings, guard.findings[0].message
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.complex64])
+def test_an_empty_index_may_have_another_rank(dtype: torch.dtype) -> None:
+    x, index = drawn(5, dtype=dtype), torch.zeros(2, 0, dtype=torch.int64)
+
+    def run() -> None:
+        for _ in range(3):
+            x.scatter_add(0, index, drawn(2, 0, dtype=dtype))
+
+    guard = guarded(run)
+    assert not guard.findings
+    assert guard.coverage.guard_errors == 0
