@@ -43,6 +43,10 @@ _NUMPY_DTYPE: dict[torch.dtype, Any] = {
     torch.uint64: np.uint64,
     torch.bool: np.bool_,
 }
+_NUMPY_COMPLEX: dict[torch.dtype, Any] = {
+    torch.complex64: np.complex64,
+    torch.complex128: np.complex128,
+}
 
 
 def span(tensor: Tensor) -> int:
@@ -77,6 +81,14 @@ def is_injective(tensor: Tensor) -> bool:
                 return False
             reach += (size - 1) * stride
     return True
+
+
+def distinct(tensor: Tensor) -> Tensor:
+    """The tensor with each expanded dimension cut to one element, so that it can be written to."""
+    for dim, stride in enumerate(tensor.stride()):
+        if stride == 0 and tensor.shape[dim] > 1:
+            tensor = tensor.narrow(dim, 0, 1)
+    return tensor
 
 
 def alignment_bytes(tensor: Tensor) -> int:
@@ -217,11 +229,15 @@ def on_host(tensor: Tensor) -> Tensor:
 def values(tensor: Tensor) -> NDArray[Any]:
     """The tensor's values as a fresh C-ordered NumPy array, widened without rounding.
 
-    Floating formats become float64 (bf16 by shifting its bits into float32), integers and
-    booleans keep their dtype.
+    Floating formats become float64 (bf16 by shifting its bits into float32), complex ones
+    complex128, integers and booleans keep their dtype.
     """
     host = on_host(tensor)
     bits = raw(host)
+    if tensor.dtype in _NUMPY_COMPLEX:
+        with np.errstate(invalid="ignore"):
+            return np.asarray(bits.view(_NUMPY_COMPLEX[tensor.dtype]).astype(
+                np.complex128, order="C"))
     if tensor.dtype is torch.bfloat16:
         wide = np.left_shift(bits.astype(np.uint32, order="C"), np.uint32(16))
         typed = wide.view(np.float32)
@@ -234,18 +250,46 @@ def values(tensor: Tensor) -> NDArray[Any]:
 
 
 def has_values(dtype: torch.dtype) -> bool:
-    """True for the dtypes that :func:`values` can widen."""
+    """True for the real dtypes that :func:`values` can widen."""
     return dtype is torch.bfloat16 or dtype in _NUMPY_DTYPE
+
+
+def has_numbers(dtype: torch.dtype) -> bool:
+    """True for the dtypes that :func:`values` can widen, complex ones included."""
+    return has_values(dtype) or dtype in _NUMPY_COMPLEX
 
 
 def numbers(tensor: Tensor) -> NDArray[Any] | None:
     """The values of any dtype that has some, as float64 or complex128; None for the others."""
-    if tensor.dtype in (torch.complex64, torch.complex128):
-        host = on_host(tensor)
-        kind = np.complex64 if tensor.dtype is torch.complex64 else np.complex128
-        with np.errstate(invalid="ignore"):
-            return np.asarray(raw(host).view(kind).astype(np.complex128, order="C"))
+    if tensor.dtype in _NUMPY_COMPLEX:
+        return values(tensor)
     return values(tensor).astype(np.float64) if has_values(tensor.dtype) else None
+
+
+def is_lazy(tensor: Tensor) -> bool:
+    """True for a lazy negative or conjugate, whose memory holds another number."""
+    return tensor.is_conj() or tensor.is_neg()
+
+
+def resolved(tensor: Tensor) -> Tensor:
+    """A private image of a lazy negative or conjugate that holds its numbers, strides and all; any
+    other tensor itself.  Signs are changed by NumPy, on a CPU; a device resolves its own."""
+    if not is_lazy(tensor):
+        return tensor
+    if tensor.device.type != "cpu":
+        return tensor.resolve_conj().resolve_neg()
+    image = snapshot(tensor)
+    memory = image.as_strided((span(image),), (1,), image.storage_offset())
+    if not tensor.is_complex():
+        found = raw(memory)
+        found ^= found.dtype.type(1) << found.dtype.type(8 * tensor.element_size() - 1)
+        return image
+    numbers = raw(memory).view(_NUMPY_COMPLEX[tensor.dtype])
+    if tensor.is_neg():
+        np.negative(numbers, out=numbers)
+    if tensor.is_conj():
+        np.conjugate(numbers, out=numbers)
+    return image
 
 
 def bits_equal(a: Tensor, b: Tensor) -> bool:

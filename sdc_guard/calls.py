@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sdc_guard import bits
 from sdc_guard.bits import address_range, snapshot_together
 
 Path = tuple[int, ...]
@@ -142,6 +143,14 @@ def flatten(value: Any) -> list[Any]:
     if isinstance(value, (tuple, list)):
         return [t for item in value for t in ([None] if item is None else flatten(item))]
     return []
+
+
+def resolved(call: BoundCall) -> BoundCall:
+    """The call on images that hold the numbers of its lazy negatives and conjugates; itself where
+    it has none."""
+    if not any(bits.is_lazy(t) for _, t in call.tensors()):
+        return call
+    return call.mapped(lambda _, t: bits.resolved(t))
 
 
 def without(results: tuple[Any, ...], dropped: tuple[int, ...]) -> tuple[Any, ...]:

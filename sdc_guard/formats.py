@@ -65,16 +65,20 @@ _BY_DTYPE: dict[torch.dtype, Format] = {
     torch.float16: FLOAT16,
     torch.bfloat16: BFLOAT16,
 }
+_PARTS: dict[torch.dtype, torch.dtype] = {
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
 
 
 def format_of(dtype: torch.dtype) -> Format:
-    """The format of a real floating dtype.
+    """The format of a real floating dtype, or of either part of a complex one.
 
     Raises:
         UsageError: for any other dtype; ask :func:`is_covered_float` first.
     """
     try:
-        return _BY_DTYPE[dtype]
+        return _BY_DTYPE[_PARTS.get(dtype, dtype)]
     except KeyError:
         known = ", ".join(str(d).removeprefix("torch.") for d in _BY_DTYPE)
         raise UsageError(f"no floating-point format is known for {dtype}; known: {known}") from None
@@ -83,6 +87,16 @@ def format_of(dtype: torch.dtype) -> Format:
 def is_covered_float(dtype: torch.dtype) -> bool:
     """True for the dtypes that :func:`format_of` knows."""
     return dtype in _BY_DTYPE
+
+
+def is_covered_complex(dtype: torch.dtype) -> bool:
+    """True for the complex dtypes whose parts have such a format."""
+    return dtype in _PARTS
+
+
+def part_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype of the parts of a complex dtype; any other dtype itself."""
+    return _PARTS.get(dtype, dtype)
 
 
 def accumulator_of(dtype: torch.dtype) -> Format:

@@ -24,7 +24,7 @@ from sdc_guard.attribute.places import find_cause, unattributed
 from sdc_guard.calls import BoundCall
 from sdc_guard.cases import make_case, suspect
 from sdc_guard.check.frames import Frame, frame_of, framed
-from sdc_guard.check.plan import Plan, make_plan
+from sdc_guard.check.plan import Plan, make_plan, spec_for
 from sdc_guard.check.reference import REFERENCE_WORK, checksum, sampled_reference
 from sdc_guard.check.relations import Relation
 from sdc_guard.evidence.bundle import BundleWriter
@@ -32,7 +32,7 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import GENERATOR, GENERIC, copied, repeated
+from sdc_guard.ops import GENERATOR, GENERIC, copied
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -144,8 +144,7 @@ class Pipeline:
         flushes = watch.conditions.flushes_subnormals
         if flushes:
             self.gaps.add("torch.set_flush_denormal is on: calls are repeated, and no more")
-        if spec.family != GENERIC and (flushes or _is_unusual(call, held)):
-            spec = repeated(spec.packet, replayable=spec.replayable and not call.form.seeded)
+        spec = spec_for(spec, call, held, flushes=flushes)
         plan = self._plans[key] = make_plan(spec, call, held, self.memory_budget_bytes)
         gaps = plan.gaps()
         if gaps:
@@ -335,10 +334,3 @@ class Pipeline:
             reduced=reduced(plan, part, seen, tuple(expected), ruling),
         )
         return msgspec.structs.replace(finding, evidence=evidence)
-
-
-def _is_unusual(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
-    """True for complex tensors and lazy negatives and conjugates, which the op files do not take:
-    their calls are repeated, and no more."""
-    tensors = [*(t for _, t in call.tensors()), *(t for t in held if t is not None)]
-    return any(t.is_complex() or t.is_neg() or t.is_conj() for t in tensors)

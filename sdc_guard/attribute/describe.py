@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from sdc_guard import bits
-from sdc_guard.formats import format_of, is_covered_float
+from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
 from sdc_guard.records import Bound, Pattern, TensorMeta, Value, Worst
 
 NUM_FIRST = 8
@@ -34,7 +34,7 @@ def value_at(tensor: Tensor, index: tuple[int, ...]) -> Value:
     element = bits.on_host(tensor[index] if index else tensor)
     raw = int.from_bytes(bits.raw(element).tobytes(), "little")
     digits = 2 * element.element_size()
-    numbers = bits.values(element) if bits.has_values(element.dtype) else bits.numbers(element)
+    numbers = bits.values(element) if bits.has_numbers(element.dtype) else None
     return Value(
         dtype=str(tensor.dtype).removeprefix("torch."),
         bits=f"0x{raw:0{digits}x}",
@@ -69,7 +69,8 @@ def worst_element(
         known = bits.numbers(expected)
         want = np.zeros(got.shape) if known is None else known
     elif expected is not None:
-        want = np.broadcast_to(np.asarray(expected, dtype=np.float64), got.shape)
+        kind = np.complex128 if np.iscomplexobj(expected) else np.float64
+        want = np.broadcast_to(np.asarray(expected, dtype=kind), got.shape)
     else:
         want = np.full(got.shape, np.nan)
     with np.errstate(all="ignore"):
@@ -100,10 +101,12 @@ def worst_element(
 
 
 def _in_ulps(error: float, expected: complex, held: Tensor) -> float:
-    """Error in ulps of the result's format at the expected value; -1 where that means nothing."""
-    if not is_covered_float(held.dtype) or not np.isfinite(error) or not np.isfinite(expected):
+    """Error in ulps of the result's format at the size of the expected value; -1 where that means
+    nothing."""
+    covered = is_covered_float(held.dtype) or is_covered_complex(held.dtype)
+    if not covered or not np.isfinite(error) or not np.isfinite(expected):
         return -1.0
-    return float(error / format_of(held.dtype).ulp(np.asarray(expected)))
+    return float(error / format_of(held.dtype).ulp(np.asarray(abs(expected))))
 
 
 def pattern_of(wrong: NDArray[np.bool_]) -> Pattern | None:

@@ -36,3 +36,8 @@ def elementary(
         np.asarray(proof + rounding(size + proof, out)),
         np.asarray(contract + rounding(size + contract, out)),
     )
+
+
+def half_significand_of(size: NDArray[Any], fmt: Format) -> NDArray[Any]:
+    """The premise above as a limit: ``2^(-p/2)`` of a size, and two smallest normals."""
+    return np.asarray(2.0 ** (-fmt.precision / 2) * np.abs(size) + 2 * fmt.tiny)

@@ -16,6 +16,7 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall, Path
 from sdc_guard.check.relations import Piece, Pieces, Relation, Runner
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._places import negated
 from sdc_guard.ops._symmetry import OUTERMOST, Move, Symmetry
 
 FLAT_MULTIPLE = 64
@@ -132,14 +133,6 @@ def _compile_split(
     return run, set(covered)
 
 
-def _distinct(tensor: Tensor) -> Tensor:
-    """The tensor with each expanded dimension cut to one element, so that it can be written to."""
-    for dim, stride in enumerate(tensor.stride()):
-        if stride == 0 and tensor.shape[dim] > 1:
-            tensor = tensor.narrow(dim, 0, 1)
-    return tensor
-
-
 def _compile_roll(
     move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
 ) -> Compiled:
@@ -169,7 +162,7 @@ def _compile_roll(
             if dim == 0 and tensor.is_contiguous() and tensor.device.type == "cpu":
                 bits.copy_rolled(tensor, image, shift)
                 return image
-            source, target = _distinct(tensor), _distinct(image)
+            source, target = bits.distinct(tensor), bits.distinct(image)
             target.narrow(dim, 0, rest).copy_(source.narrow(dim, shift, rest))
             target.narrow(dim, rest, shift).copy_(source.narrow(dim, 0, shift))
             return image
@@ -216,25 +209,20 @@ def _compile_flat(
     return run, set(range(len(held)))
 
 
-def _negated(tensor: Tensor) -> Tensor:
-    image = bits.empty_image(tensor)
-    torch.neg(_distinct(tensor), out=_distinct(image))
-    return image
-
-
 def _compile_negate(
     move: Move, call: BoundCall, held: Sequence[Tensor], axes: Axes, num_parts: int
 ) -> Compiled:
     allowed = range(len(held)) if move.outputs is None else move.outputs
-    covered = [i for i in allowed if held[i] is not None and held[i].is_floating_point()]
+    covered = [i for i in allowed if held[i] is not None
+               and (held[i].is_floating_point() or held[i].is_complex())]
     if not covered:
         return None
-    negated = {call.form.position(name) for name in move.operands}
+    positions = {call.form.position(name) for name in move.operands}
     overrides = dict(move.overrides)
 
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
         base = call.replaced(**overrides) if overrides else call
-        got = base.mapped(lambda p, t: _negated(t) if p[0] in negated else t).run()
+        got = base.mapped(lambda p, t: negated(t) if p[0] in positions else t).run()
         return [Piece(i, got[i], held[i], None, negated=True) for i in covered]
 
     return run, set(covered)

@@ -7,17 +7,20 @@ of the work that a reference may look at.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from sdc_guard.bits import is_lazy
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.relations import Relation
 from sdc_guard.ops._axes import FIXED, Axes, size_of
 from sdc_guard.ops._generic import FAMILY as GENERIC
-from sdc_guard.ops._registry import OpSpec
+from sdc_guard.ops._generic import repeated
+from sdc_guard.ops._registry import OpSpec, lookup_complex
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry
 
 PLACES = frozenset({"address", "core", "tile", "lane", "bits"})
@@ -82,6 +85,32 @@ class Plan:
             if name and (size := size_of(self.axes, tuple(held), name)) > 1:
                 return name, size
         return None
+
+
+def spec_for(
+    spec: OpSpec, call: BoundCall, held: Sequence[Tensor | None], *, flushes: bool
+) -> OpSpec:
+    """What checks this call of an op; a repeat, and no more, where no bound of the op's file holds.
+
+    A complex call needs a spec that takes it.  One with a lazy negative or conjugate among its
+    operands has its reference, on images that hold the numbers, and a rerun: relations move
+    memory, which holds other numbers, and an exact fact compares it.  While subnormals are flushed
+    (``flushes``) everything is repeated only.
+    """
+    results = [t for t in held if t is not None]
+    operands = [t for _, t in call.tensors()]
+    found: OpSpec | None = spec
+    if any(t.is_complex() for t in (*operands, *results)):
+        found = lookup_complex(spec.packet)
+    if found is not None and any(is_lazy(t) for t in operands):
+        judges = found.reference is not None and found.replayable
+        found = dataclasses.replace(found, symmetries=(RERUN,), invariant=None, proves=None,
+                                    checksum=None) if judges else None
+    if found is None or flushes or any(is_lazy(t) for t in results):
+        if spec.family == GENERIC:
+            return spec
+        return repeated(spec.packet, replayable=spec.replayable and not call.form.seeded)
+    return found
 
 
 def _copied_bytes(symmetry: Symmetry, call: BoundCall, axes: Axes) -> int:

@@ -12,14 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from sdc_guard import bits
-from sdc_guard.calls import BoundCall
+from sdc_guard.calls import BoundCall, resolved
 from sdc_guard.check.frames import LARGE_ELEMENTS, LARGE_WORK, Frame
 from sdc_guard.check.plan import Plan
-from sdc_guard.formats import format_of, is_covered_float
+from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
 from sdc_guard.ops._axes import narrow, narrow_call
 from sdc_guard.ops._registry import HostCall, Reference
 from sdc_guard.records import Suspicion
@@ -69,6 +70,7 @@ def _judge(
     if reference is None:
         return
     part_held = held
+    call = resolved(call)
     if window is not None:
         call = narrow_call(call, plan.axes, *window)
         part_held = tuple(
@@ -107,11 +109,36 @@ def compare(got: Tensor, expectation: Reference) -> tuple[NDArray[np.bool_], str
     NaN and no intermediate overflows.
     """
     values = bits.values(got)
-    expected = np.broadcast_to(expectation.expected, values.shape)
-    if values.dtype.kind != "f" or not is_covered_float(got.dtype):
-        wrong = np.asarray(values != expected)
+    if expectation.parts is not None:
+        return _compare_parts(values, got.dtype, expectation.parts)
+    if not (is_covered_float(got.dtype) or is_covered_complex(got.dtype)):
+        wrong = np.asarray(values != np.broadcast_to(expectation.expected, values.shape))
         return (wrong, "proof") if wrong.any() else None
-    fmt = format_of(got.dtype)
+    return _compare_values(values, got.dtype, expectation)
+
+
+def _compare_parts(
+    values: NDArray[Any], dtype: torch.dtype, parts: tuple[Reference, Reference]
+) -> tuple[NDArray[np.bool_], str] | None:
+    """Either part of a complex result against a reference of its own."""
+    found = [_compare_values(v, dtype, part)
+             for v, part in zip((values.real, values.imag), parts, strict=True)]
+    broken = [f for f in found if f is not None]
+    for exceeds in ("proof", "contract"):
+        wrong = [mask for mask, kind in broken if kind == exceeds]
+        if wrong:
+            return np.logical_or.reduce(wrong), exceeds
+    return None
+
+
+def _compare_values(
+    values: NDArray[Any], dtype: torch.dtype, expectation: Reference
+) -> tuple[NDArray[np.bool_], str] | None:
+    """Floating results.  The error of a complex one is a modulus, and none is judged whose expected
+    value has a part that is not finite: what a product of infinities gives depends on how it is
+    evaluated (C99, Annex G)."""
+    expected = np.broadcast_to(expectation.expected, values.shape)
+    fmt = format_of(dtype)
     error = np.abs(values - expected)
     for limit, exceeds in ((expectation.proof, "proof"), (expectation.contract, "contract")):
         if limit is None or (error <= limit).all():
@@ -120,8 +147,9 @@ def compare(got: Tensor, expectation: Reference) -> tuple[NDArray[np.bool_], str
         judged = (reach < fmt.max) & (np.asarray(expectation.magnitude) < fmt.max)
         judged &= np.isfinite(expected) & np.isfinite(limit)
         wrong = judged & ~(error <= limit)
-        undefined = np.isnan(expected) & (np.asarray(expectation.magnitude) < fmt.max)
-        wrong |= undefined & ~np.isnan(values)
+        if values.dtype.kind == "f":
+            undefined = np.isnan(expected) & (np.asarray(expectation.magnitude) < fmt.max)
+            wrong |= undefined & ~np.isnan(values)
         if wrong.any():
             return wrong, exceeds
     return None

@@ -53,7 +53,7 @@ class Piece:
 
     def _is_alike(self) -> bool:
         """Equal but for what a recomputation may change: NaN payloads."""
-        return bits.has_values(self.got.dtype) and not bool(self.wrong().any())
+        return bits.has_numbers(self.got.dtype) and not bool(self.wrong().any())
 
     def _negated_back(self) -> Tensor:
         if not self._undone:
@@ -66,8 +66,12 @@ class Piece:
         which operand's is kept depends on the vector lane.  A negated zero takes the held sign,
         because a sum of terms that cancel is +0 with either sign of the operands."""
         undone, held = self._negated_back() if self.negated else self.got, self.held
-        if not undone.is_floating_point():
-            return undone
+        if undone.is_complex():
+            parts = self._alike(torch.view_as_real(undone), torch.view_as_real(held))
+            return torch.view_as_complex(parts.contiguous())
+        return self._alike(undone, held) if undone.is_floating_point() else undone
+
+    def _alike(self, undone: Tensor, held: Tensor) -> Tensor:
         alike = undone.isnan() & held.isnan()
         if self.negated:
             alike |= (undone == 0) & (held == 0)

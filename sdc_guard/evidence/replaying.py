@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import cmath
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdc_guard.bits import has_values, values
+from sdc_guard.bits import has_numbers, values
 from sdc_guard.errors import UsageError
 from sdc_guard.evidence.environment import collect_environment, environment_differences
 from sdc_guard.evidence.plain_json import value_of_float
@@ -19,7 +19,7 @@ from sdc_guard.evidence.reading import Bundle
 from sdc_guard.evidence.standalone.script import num_different
 from sdc_guard.evidence.standalone.switches import settings
 from sdc_guard.evidence.tensors_on_disk import c_order_bytes, dtype_name
-from sdc_guard.formats import format_of, is_covered_float
+from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
 from sdc_guard.records import Record, Value, Worst
 
 HELD, EXPECTED, OTHER, FAILED = "held", "expected", "other", "failed"
@@ -139,17 +139,18 @@ def _by_bound(bundle: Bundle, results: Sequence[Tensor | None]) -> tuple[str, st
     index = _locate(bundle, worst)
     if now is None or right is None or index is None or now.shape != right.shape:
         return OTHER, ""
-    if not (has_values(now.dtype) and has_values(right.dtype)):
+    if not (has_numbers(now.dtype) and has_numbers(right.dtype)):
         return OTHER, ""
-    got, wanted = float(_values(now)[index]), float(_values(right)[index])
+    got, wanted = _number(now, index), _number(right, index)
     limit = worst.bound.limit
-    if not all(map(math.isfinite, (got, wanted, limit))):
+    if not all(map(cmath.isfinite, (got, wanted, limit))):
         return OTHER, ""
-    error = abs(Fraction(got) - Fraction(wanted))
-    inside = error <= Fraction(limit)
+    square = sum((Fraction(a) - Fraction(b)) ** 2
+                 for a, b in ((got.real, wanted.real), (got.imag, wanted.imag)))
+    inside = square <= Fraction(limit) ** 2
     words = "within" if inside else "outside"
-    detail = (f"at the worst element {list(index)} the result is {got!r}, {float(error):.3g} from "
-              f"the expected {wanted!r}, {words} its bound {limit:.3g}")
+    detail = (f"at the worst element {list(index)} the result is {got!r}, {abs(got - wanted):.3g} "
+              f"from the expected {wanted!r}, {words} its bound {limit:.3g}")
     return (EXPECTED if inside else OTHER), detail
 
 
@@ -171,6 +172,11 @@ def _locate(bundle: Bundle, worst: Worst) -> tuple[int, ...] | None:
     return tuple(int(i) for i in np.unravel_index(found[0], tuple(held.shape)))
 
 
+def _number(tensor: Tensor, index: tuple[int, ...]) -> float | complex:
+    value = _values(tensor)[index].item()
+    return value if isinstance(value, complex) else float(value)
+
+
 def _values(tensor: Tensor) -> NDArray[Any]:
     with np.errstate(invalid="ignore"):  # widening a signalling NaN raises the flag
         return values(tensor)
@@ -182,11 +188,12 @@ def _worst(results: Sequence[Tensor | None], references: Sequence[Tensor | None]
     for output, (now, right) in enumerate(zip(results, references, strict=True)):
         if now is None or right is None or now.shape != right.shape or not now.numel():
             continue
-        if not (has_values(now.dtype) and has_values(right.dtype)):
+        if not (has_numbers(now.dtype) and has_numbers(right.dtype)):
             continue
         got, wanted = _values(now), _values(right)
+        wide = np.complex128 if now.is_complex() or right.is_complex() else np.float64
         with np.errstate(invalid="ignore", over="ignore"):
-            error = np.abs(got.astype(np.float64) - wanted.astype(np.float64))
+            error = np.abs(got.astype(wide) - wanted.astype(wide))
         same = np.asarray(got == wanted) | (_is_nan(got) & _is_nan(wanted))
         error = np.where(same, 0.0, np.where(np.isnan(error), np.inf, error))
         flat = int(np.argmax(error))
@@ -206,8 +213,9 @@ def _worst_at(
 ) -> Worst:
     got, expected = _element(now, index), _element(right, index)
     ulps = error
-    if is_covered_float(now.dtype):
-        ulps = error / float(format_of(now.dtype).ulp(np.asarray(float(_values(right)[index]))))
+    if is_covered_float(now.dtype) or is_covered_complex(now.dtype):
+        size = abs(_number(right, index))
+        ulps = error / float(format_of(now.dtype).ulp(np.asarray(size)))
     xor = int(got.bits, 16) ^ int(expected.bits, 16) if got.dtype == expected.dtype else None
     return Worst(output=output, index=index, got=got, expected=expected,
                  xor="" if xor is None else f"0x{xor:0{len(got.bits) - 2}x}",

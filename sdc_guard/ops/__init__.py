@@ -9,7 +9,9 @@ from sdc_guard.ops._registry import (
     Reference,
     all_specs,
     checked,
+    complex_specs,
     lookup,
+    lookup_complex,
     packet_name,
 )
 
@@ -21,10 +23,12 @@ __all__ = [
     "Reference",
     "all_specs",
     "checked",
+    "complex_specs",
     "copied",
     "generic_spec",
     "is_deterministic",
     "lookup",
+    "lookup_complex",
     "packet_name",
     "repeated",
 ]

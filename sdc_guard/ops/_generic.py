@@ -81,7 +81,7 @@ def is_deterministic(spec: OpSpec, device: str, num_threads: int) -> bool:
 
 
 def _is_lazy(call: BoundCall) -> bool:
-    return any(t.is_conj() or t.is_neg() for _, t in call.tensors())
+    return any(bits.is_lazy(t) for _, t in call.tensors())
 
 
 def copied(call: BoundCall) -> BoundCall:

@@ -47,8 +47,8 @@ def numpy_index(indices: Any) -> tuple[Any, ...]:
 
 def positions_along(shape: tuple[int, ...], index: Array, dim: int) -> Array:
     """Position in a C-ordered operand of ``shape`` of what ``gather`` reads and ``scatter`` writes,
-    one per element of the index."""
-    if not shape:
+    one per element of the index; an empty index may have another rank than the operand."""
+    if not shape or not index.size:
         return np.zeros(index.shape, dtype=np.int64)
     dim %= len(shape)
     steps = [math.prod(shape[d + 1:]) for d in range(len(shape))]

@@ -105,10 +105,19 @@ def _halved(call: BoundCall, cut_of: Cut) -> tuple[Tensor, ...]:
         form.call(tuple(args))
         return tuple(t for i in form.overwrites for t in images.get(i, []))
     parts = flatten(form.call(tuple(args)))
-    results = [bits.empty_image(t) for t in call.args[lists[0]]]
+    made = {j: got for (j, _), got in zip(cuts, parts, strict=True)}
+    results = [_empty_result(t, made[j]) for j, t in enumerate(call.args[lists[0]])]
     for (j, part), got in zip(cuts, parts, strict=True):
         _pieces([results[j]], [(0, part)], cut_of)[0].copy_(got)
     return tuple(results)
+
+
+def _empty_result(operand: Tensor, made: Tensor) -> Tensor:
+    """Memory of the operand's layout for results like ``made``; ``abs`` of complex ones is real."""
+    if made.dtype is operand.dtype:
+        return bits.empty_image(operand)
+    return torch.empty_strided(operand.shape, operand.stride(), dtype=made.dtype,
+                               device=operand.device)
 
 
 def halved_anywhere(call: BoundCall, visit: int) -> tuple[Tensor, ...]:

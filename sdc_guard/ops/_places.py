@@ -123,6 +123,18 @@ BESIDE = Symmetry("shift by whole vectors", (Move("custom", function=beside),),
                   frozenset({"address", "tile"}), True)
 
 
+def negated(tensor: Tensor) -> Tensor:
+    """The negative of a tensor, in its layout; where elements share memory, of the memory."""
+    image = bits.empty_image(tensor)
+    source, target = bits.distinct(tensor), bits.distinct(image)
+    if not bits.is_injective(tensor):
+        size = (bits.span(tensor),)
+        source = tensor.as_strided(size, (1,), tensor.storage_offset())
+        target = image.as_strided(size, (1,), image.storage_offset())
+    torch.neg(source, out=target)
+    return image
+
+
 def odd_in(call: BoundCall, *names: str) -> tuple[Symmetry, ...]:
     """Negation of the named operands, where all of them are floating tensors."""
     tensors = [call.get(name) for name in names]

@@ -58,7 +58,9 @@ def affine_reference(
 
     The factors and the two products are four more roundings, the addition a fifth; the addend
     may be the first term of the sum.  ``beta = 0`` ignores C0, NaN included; with ``alpha = 0``
-    BLAS may ignore a product that is not finite, so there the size is infinite: not judged.
+    BLAS may ignore a product that is not finite, so there the size is infinite: not judged.  Some
+    kernels multiply a factor by alpha before the product (MKL's complex ones of inner dimension 1):
+    where that underflows, eta is multiplied by the other factor.
     """
     alpha, beta = float(call.get("alpha", 1)), float(call.get("beta", 1))
     product, error, abs_product = product_reference(call, a_MK, b_KN)
@@ -72,6 +74,9 @@ def affine_reference(
     k = a_MK.shape[-1]
     extra = (gamma(k + 5, acc.u) - gamma(k, acc.u)) * abs(alpha) * abs_product
     extra = extra + gamma(k + 5, acc.u) * np.abs(start) + 4 * acc.eta
+    if alpha not in (0.0, 1.0):
+        sums = np.abs(a_MK).sum(-1)[..., :, None] + np.abs(b_KN).sum(-2)[..., None, :]
+        extra = extra + acc.eta * sums
     return expected, abs(alpha) * error + extra, size
 
 
@@ -174,6 +179,8 @@ def checksums(call: HostCall) -> tuple[F64, F64, F64, str] | None:
         rows, size = rows + start.sum(-1), size + np.abs(start).sum(-1)
     if left != "self":
         error = error + gamma(k + 5, acc.u) * size + 4 * n * acc.eta
+        if alpha not in (0.0, 1.0):
+            error = error + acc.eta * (n * np.abs(a_MK).sum(-1) + b_abs.sum((-2, -1))[..., None])
     flushed = out.tiny if out.precision < acc.precision else out.eta
     limit = error + (size + error) * out.u + n * flushed
     return rows, limit * (1 + 2.0**-40), size, "sum_j bound(c_ij), c w = A (B w)"

@@ -6,6 +6,7 @@ A file of this folder registers one op or one tight family with :func:`checked`.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
@@ -38,6 +39,9 @@ class Reference:
     reference itself included; ``proof`` is None where only a contract is known, and both are 0
     for exact results.  ``magnitude`` is the largest intermediate that a permitted evaluation order
     can reach; where it exceeds the format's range nothing is judged.
+
+    A complex result has a complex128 ``expected`` and limits on the modulus of its error; or
+    ``parts``, references of its real and its imaginary part, which then decide.
     """
 
     expected: NDArray[Any]
@@ -45,6 +49,7 @@ class Reference:
     contract: NDArray[Any] | float
     formula: str
     magnitude: NDArray[Any] | float = 0.0
+    parts: tuple[Reference, Reference] | None = None
 
 
 class HostCall:
@@ -61,7 +66,7 @@ class HostCall:
         return self.call.get(argument, default)
 
     def array(self, argument: str) -> NDArray[Any]:
-        """The operand's values, float64 for floating dtypes."""
+        """The operand's values, float64 for floating dtypes, complex128 for complex ones."""
         return bits.values(self.call[argument])
 
     def number(self, argument: str, default: float = 1.0) -> NDArray[Any]:
@@ -109,8 +114,10 @@ class OpSpec:
     False for ops that consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so
     they come first when a budget is short.  ``window`` names axes along which a reference may be
     evaluated in part; ``streams`` says that the reference takes little memory however large the
-    operands are.  ``scratch`` names results that hold no numbers.  ``samples`` makes calls for
-    the conformance, bound and power tests, hunts and sweeps.
+    operands are.  ``scratch`` names results that hold no numbers.  ``samples`` makes calls for the
+    conformance, bound and power tests, hunts and sweeps.  ``takes_complex``: calls with complex
+    operands or results are checked by this spec too; without it they need one of their own
+    (:func:`register_complex`), or are repeated and no more.
     """
 
     packet: str
@@ -130,6 +137,7 @@ class OpSpec:
     scratch: tuple[int, ...] = ()
     samples: SamplesFn | None = None
     doc: str = ""
+    takes_complex: bool = False
 
     @property
     def witnesses(self) -> tuple[str, ...]:
@@ -141,6 +149,8 @@ class OpSpec:
 
 _SPECS: dict[str, OpSpec] = {}
 _OWNERS: dict[str, str] = {}
+_COMPLEX: dict[str, OpSpec] = {}
+_DERIVED: dict[str, Callable[[OpSpec], OpSpec]] = {}
 
 
 def packet_name(target: Any) -> str:
@@ -175,6 +185,29 @@ def register(spec: OpSpec, owner: str) -> None:
     _OWNERS[spec.packet] = owner
 
 
+def register_complex(spec: OpSpec, owner: str) -> None:
+    """Put a spec into the table for the calls of its packet that are complex.
+
+    Raises:
+        DuplicateOp: if another file has registered the packet for them.
+    """
+    if spec.packet in _COMPLEX or spec.packet in _DERIVED:
+        raise DuplicateOp(f"complex calls of {spec.packet} are already checked; {owner} registers "
+                          "them again")
+    _COMPLEX[spec.packet] = dataclasses.replace(spec, takes_complex=True)
+
+
+def register_derived(packet: str, derive: Callable[[OpSpec], OpSpec]) -> None:
+    """Complex calls of a packet are checked by what ``derive`` makes of its real spec.
+
+    Raises:
+        DuplicateOp: if complex calls of the packet are registered already.
+    """
+    if packet in _COMPLEX or packet in _DERIVED:
+        raise DuplicateOp(f"complex calls of {packet} are already checked")
+    _DERIVED[packet] = derive
+
+
 def checked(
     *targets: Any,
     family: str,
@@ -182,6 +215,7 @@ def checked(
     axes: AxesOf | None = None,
     operands: tuple[str, ...] = (),
     outputs: tuple[str, ...] = (),
+    only_complex: bool = False,
     **properties: Any,
 ) -> Callable[[ReferenceFn], ReferenceFn]:
     """Register the decorated reference for one or more op packets.
@@ -191,13 +225,14 @@ def checked(
             covered with them.
         operands, outputs: named axes as strings, see :func:`sdc_guard.ops._axes.spelled`; or
             ``axes``, a function of the call.
+        only_complex: for complex calls alone; another spec, or none, has the real ones.
         properties: further fields of :class:`OpSpec`.
     """
 
     def decorate(reference: ReferenceFn) -> ReferenceFn:
         for target in targets:
             name = packet_name(target)
-            register(
+            (register_complex if only_complex else register)(
                 OpSpec(
                     packet=name,
                     family=family,
@@ -233,6 +268,25 @@ def lookup(packet: str) -> OpSpec | None:
     """The spec of a packet name such as ``aten.mm``, or None."""
     discover()
     return _SPECS.get(packet)
+
+
+def lookup_complex(packet: str) -> OpSpec | None:
+    """The spec for the complex calls of a packet, or None."""
+    discover()
+    found = _COMPLEX.get(packet)
+    if found is None:
+        real, derive = _SPECS.get(packet), _DERIVED.get(packet)
+        if real is None or not (real.takes_complex or derive):
+            return None
+        found = _COMPLEX[packet] = real if derive is None else derive(real)
+    return found
+
+
+def complex_specs() -> tuple[OpSpec, ...]:
+    """Every spec that takes complex calls, sorted by packet name."""
+    discover()
+    found = (lookup_complex(name) for name in sorted({*_SPECS, *_COMPLEX}))
+    return tuple(spec for spec in found if spec is not None)
 
 
 def all_specs() -> tuple[OpSpec, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sdc_guard.calls import form_of
+from sdc_guard.formats import part_dtype
 
 SampleList = list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
 
@@ -39,8 +40,12 @@ def draw_values(
 
     ``domain``: ``any`` normal numbers of size 2; ``positive`` their absolute values and a little;
     ``unit`` numbers in (-1, 1) or, where ``domain`` is ``share``, in (0, 1); ``mixed`` numbers over
-    20 binades; integers are small, for ``exponent`` from 0 to 3.
+    20 binades; integers are small, for ``exponent`` from 0 to 3; either part of complex numbers is
+    drawn by itself.
     """
+    if dtype.is_complex:
+        part = draw_values(generator, part_dtype(dtype), domain)
+        return lambda *sizes: torch.complex(part(*sizes), part(*sizes))
 
     def draw(*sizes: int) -> Tensor:
         if not dtype.is_floating_point:
@@ -137,6 +142,8 @@ def pointwise_samples(
                 continue
             elif kind == "number":
                 value = 0.75 if dtype.is_floating_point else (True if dtype is torch.bool else 3)
+                if dtype.is_complex:
+                    value = 0.75 - 0.3j
             elif kind == "bool":
                 value = False
             else:

@@ -16,7 +16,14 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, OpForm, form_of
 from sdc_guard.ops._lists import is_list, list_axes, list_length, list_samples, list_symmetries
-from sdc_guard.ops._registry import HostCall, Reference, checked, lookup, packet_name
+from sdc_guard.ops._registry import (
+    HostCall,
+    Reference,
+    checked,
+    lookup,
+    lookup_complex,
+    packet_name,
+)
 from sdc_guard.ops._symmetry import Symmetry
 
 aten = torch.ops.aten
@@ -60,10 +67,12 @@ def _register(target: Any, elementwise: Any, *odd: str) -> None:
     form, packet = form_of(elementwise), packet_name(target)
 
     def reference(call: HostCall) -> tuple[Reference | None, ...]:
-        spec = lookup(form.packet)
         found: list[Reference | None] = []
         for j in range(list_length(call.call)):
             part = element_call(call.call, form, j)
+            tensors = (call.held[j], *(t for _, t in part.tensors()))
+            find = lookup_complex if any(t.is_complex() for t in tensors) else lookup
+            spec = find(form.packet)
             results: tuple[Reference | None, ...] = (None,)
             if spec is not None and spec.reference is not None:
                 results = spec.reference(HostCall(part, (call.held[j],)))

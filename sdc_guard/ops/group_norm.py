@@ -217,7 +217,8 @@ def group_norm(call: HostCall) -> tuple[Reference | None, ...]:
         (p, p_error), (c, c_error) = results
         # Squares are added in the accumulator and must fit it, not the format of the results.
         lost_mean, lost_square = norms.out_of_range(x, acc.max)
-        root = np.where(np.logical_or(lost_mean, lost_square), np.inf, np.sqrt((x * x).sum(-1, keepdims=True)))
+        root = np.sqrt((x * x).sum(-1, keepdims=True))
+        root = np.where(np.logical_or(lost_mean, lost_square), np.inf, root)
         size = root + np.abs(weight) * p.rstd * (np.abs(x) + np.abs(p.mean)) + np.abs(bias)
     return (
         _stored(held[0], y, p_error, c_error,

@@ -32,7 +32,7 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.formats import accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._lists import list_axes
-from sdc_guard.ops._places import GRAIN_SIZE
+from sdc_guard.ops._places import GRAIN_SIZE, negated
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, reverse, roll, split
@@ -69,9 +69,7 @@ def norm_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
 
 
 def _negated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
-    return call.mapped(
-        lambda path, t: torch.neg(t, out=bits.empty_image(t)) if path[0] == 0 else t
-    ).run()
+    return call.mapped(lambda path, t: negated(t) if path[0] == 0 else t).run()
 
 
 NEGATED = Symmetry("negate self, same norm", (Move("custom", function=_negated),),

@@ -22,6 +22,7 @@ from sdc_guard.bounds.gamma import own_rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, is_covered_float
 from sdc_guard.ops._lines import selection_axes
+from sdc_guard.ops._places import negated
 from sdc_guard.ops._reductions import (
     Call,
     drawn,
@@ -38,8 +39,7 @@ aten = torch.ops.aten
 
 def _negated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
     x = call["self"]
-    image = torch.neg(x, out=bits.empty_image(x))
-    got = call.replaced(self=image).run()[0]
+    got = call.replaced(self=negated(x)).run()[0]
     return (got.neg() if num_terms(call) % 2 else got,)
 
 

@@ -17,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdc_guard import bits
 from sdc_guard.bounds import moments, sums
 from sdc_guard.bounds.gamma import rounding, stored
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, Format, accumulator_of, is_covered_float
 from sdc_guard.ops._axes import FIXED
 from sdc_guard.ops._lines import selection_axes
-from sdc_guard.ops._places import GRAIN_SIZE
+from sdc_guard.ops._places import GRAIN_SIZE, negated
 from sdc_guard.ops._reductions import input_flops, num_runs, num_terms, reduced_dims
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
@@ -46,14 +45,7 @@ def _correction(call: BoundCall) -> float:
 
 def _negated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
     """The same deviation, and the other mean."""
-    x = call["self"]
-    image = bits.empty_image(x)
-    source, target = x, image
-    for d, stride in enumerate(x.stride()):
-        if stride == 0 and x.shape[d] > 1:
-            source, target = source.narrow(d, 0, 1), target.narrow(d, 0, 1)
-    torch.neg(source, out=target)
-    deviation, *mean = call.replaced(self=image).run()
+    deviation, *mean = call.replaced(self=negated(call["self"])).run()
     return (deviation, *(m.neg() for m in mean))
 
 

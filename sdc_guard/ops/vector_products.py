@@ -31,7 +31,7 @@ from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 aten = torch.ops.aten
 
 
-def _factors(call: BoundCall) -> tuple[str, str]:
+def factors(call: BoundCall) -> tuple[str, str]:
     """Names of the two factors."""
     names = call.form.argument_names
     if "mat" in names:
@@ -40,7 +40,7 @@ def _factors(call: BoundCall) -> tuple[str, str]:
 
 
 def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
-    left, right = _factors(call)
+    left, right = factors(call)
     if not held[0].is_floating_point():
         return (RERUN,)
     addend = ("self",) if left == "mat" else ()
@@ -50,7 +50,7 @@ def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ..
 
 def _flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     """Two per element of the left factor."""
-    return 2 * int(call[_factors(call)[0]].numel())
+    return 2 * int(call[factors(call)[0]].numel())
 
 
 def _samples(op: Any) -> Any:
@@ -88,7 +88,7 @@ def _integers(call: HostCall, a: Any, b: Any) -> tuple[Reference | None, ...]:
 
 def _reference(call: HostCall) -> tuple[Reference | None, ...]:
     """gamma_k |A||b| and the rounding of the result, any order."""
-    left, right = _factors(call.call)
+    left, right = factors(call.call)
     held, dtype = call.held[0], call[right].dtype
     if not bits.has_values(dtype):
         return (None,)
@@ -112,6 +112,8 @@ def _reference(call: HostCall) -> tuple[Reference | None, ...]:
         extra = gamma(k + 5, acc.u) - gamma(k, acc.u)
         error = abs(alpha) * (error + extra * size) + gamma(k + 5, acc.u) * np.abs(start)
         error = error + (4 + 2 * abs(alpha)) * acc.eta
+        if alpha not in (0.0, 1.0):  # a factor times alpha may underflow before the product
+            error = error + acc.eta * (a_abs.sum(-1) + b_abs.sum())
         expected, size = start + alpha * expected, abs(alpha) * size + np.abs(start)
         magnitude = np.maximum(size, magnitude)
     if out.precision < acc.precision:

@@ -28,8 +28,8 @@ from sdc_guard.calls import form_of
 from sdc_guard.inject.campaign import draw_transients, record_calls
 from tests.catalogue import faults
 
-ADMITTED = (torch.int64, torch.complex64, torch.float64, torch.float32, torch.bfloat16,
-            torch.float16)
+ADMITTED = (torch.int64, torch.complex64, torch.complex128, torch.float64, torch.float32,
+            torch.bfloat16, torch.float16)
 
 
 class EmptyMode(TorchDispatchMode):

@@ -28,7 +28,8 @@ KNOWN_PRECISION = {
 """Kernels whose half-precision results really miss the bound of an fp32 accumulation; findings of
 them are listed, and are no false alarms."""
 
-DTYPES = ("float32", "bfloat16", "float16", "float64", "complex64", "int64")
+DTYPES = ("float32", "bfloat16", "float16", "float64", "complex64",
+          "complex128", "int64")
 FLOATS = frozenset({"float32", "bfloat16", "float16", "float64"})
 SECONDS_PER_CHILD = 3000
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import sdc_guard
-from sdc_guard.ops import is_deterministic, lookup
+from sdc_guard.ops import is_deterministic, lookup, lookup_complex
 from sdc_guard.records import Verdict
 from tests.guard.training import flip, hit
 
@@ -24,13 +24,13 @@ def numbers(*sizes: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> T
 
 SQUARE, WAVE = numbers(5, 5), numbers(4, 16)
 COMPLEX, WIDE = numbers(3, 4, dtype=torch.complex64), numbers(7, dtype=torch.complex128)
+LOG_SUM = torch.ops.aten.logsumexp.default
 
 GENERIC: dict[str, tuple[Any, Callable[[], Any]]] = {
     "inverse": (aten.linalg_inv_ex.default, lambda: torch.linalg.inv(SQUARE)),
-    "fft": (aten._fft_r2c.default, lambda: torch.fft.rfft(WAVE)),
-    "complex product": (
-        aten.mm.default, lambda: COMPLEX @ COMPLEX.T),
-    "complex128 sum": (aten.add.Tensor, lambda: WIDE + 2j),
+    "renorm": (aten.renorm.default, lambda: torch.renorm(WAVE, 2, 0, 1.0)),
+    "complex log-sum-exp": (LOG_SUM, lambda: COMPLEX.logsumexp(1)),
+    "complex128 log-sum-exp": (LOG_SUM, lambda: WIDE.logsumexp(0)),
 }
 
 
@@ -63,7 +63,8 @@ def test_a_transient_fault_is_found_and_a_clean_call_is_counted_as_a_rerun(name:
 
 def test_none_of_these_has_a_file_that_would_take_the_call() -> None:
     assert lookup("aten.linalg_inv_ex") is None
-    assert lookup("aten._fft_r2c") is None
+    assert lookup("aten.renorm") is None
+    assert lookup_complex("aten.logsumexp") is None
 
 
 def test_an_operator_that_updates_what_its_schema_does_not_name_is_not_updated_twice() -> None:

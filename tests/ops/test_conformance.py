@@ -12,10 +12,12 @@ from sdc_guard.calls import BoundCall, form_of, without
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.plan import Plan, make_plan
 from sdc_guard.check.reference import full_reference
-from sdc_guard.ops import OpSpec, all_specs
+from sdc_guard.ops import OpSpec, all_specs, complex_specs
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool)
-SPECS = {spec.packet: spec for spec in all_specs()}
+COMPLEX_DTYPES = (torch.complex64, torch.complex128)
+COMPLEX = {f"{spec.packet} complex": spec for spec in complex_specs()}
+SPECS = {spec.packet: spec for spec in all_specs() if not spec.takes_complex} | COMPLEX
 
 LOW_PRECISION_SUMS = {
     "aten._embedding_bag_backward": "adds in the storage format",
@@ -44,6 +46,11 @@ NOT_ON_A_CPU = frozenset(
     "aten._thnn_fused_gru_cell_backward",
 }
 """Ops that only a CUDA device has; the tests that need one call them."""
+
+def dtypes_of(name: str) -> tuple[torch.dtype, ...]:
+    """The dtypes in which a spec of ``SPECS`` is tried."""
+    return COMPLEX_DTYPES if name in COMPLEX else DTYPES
+
 
 Sample = tuple[BoundCall, tuple[torch.Tensor, ...]]
 
@@ -94,16 +101,17 @@ def broken_relations(plan: Plan, call: BoundCall, held: tuple[torch.Tensor, ...]
 def test_a_spec_has_samples(packet: str) -> None:
     spec = SPECS[packet]
     if packet in NOT_ON_A_CPU:
-        assert not any(samples_of(spec, dtype) for dtype in DTYPES)
+        assert not any(samples_of(spec, dtype) for dtype in dtypes_of(packet))
         return
     assert spec.samples is not None, f"{packet} declares no samples"
-    assert any(samples_of(spec, dtype) for dtype in DTYPES), f"{packet} has no sample in any dtype"
+    drawn = [samples_of(spec, dtype) for dtype in dtypes_of(packet)]
+    assert any(drawn), f"{packet} has no sample in any dtype"
 
 
 @pytest.mark.parametrize("packet", SPECS)
 def test_results_lie_within_the_contract_of_the_reference(packet: str) -> None:
     spec = SPECS[packet]
-    for dtype in DTYPES:
+    for dtype in dtypes_of(packet):
         for call, held in samples_of(spec, dtype):
             plan = make_plan(spec, call, held)
             found = full_reference(plan, call, held)
@@ -125,7 +133,7 @@ def test_known_symmetries_keep_every_bit(packet: str, threads: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for dtype in DTYPES:
+        for dtype in dtypes_of(packet):
             for call, held in samples_of(spec, dtype):
                 broken = broken_relations(make_plan(spec, call, held), call, held)
                 assert not broken, f"{place(call, held)}: {broken}"
@@ -136,7 +144,7 @@ def test_known_symmetries_keep_every_bit(packet: str, threads: int) -> None:
 @pytest.mark.parametrize("packet", [p for p, s in SPECS.items() if s.replayable])
 def test_some_relation_covers_every_result(packet: str) -> None:
     spec = SPECS[packet]
-    for dtype in DTYPES:
+    for dtype in dtypes_of(packet):
         for call, held in samples_of(spec, dtype):
             plan = make_plan(spec, call, held)
             covered = frozenset().union(*(r.covers for r in plan.relations or [plan.rerun]))
@@ -150,7 +158,7 @@ def test_symmetries_compile_on_some_sample(packet: str) -> None:
     if not spec.replayable or packet in NOT_ON_A_CPU:
         assert spec.invariant is not None or spec.reference is not None
         return
-    for dtype in DTYPES:
+    for dtype in dtypes_of(packet):
         for call, held in samples_of(spec, dtype):
             axes = spec.axes(call, held)
             declared = spec.symmetries(call, held) if callable(spec.symmetries) else spec.symmetries
@@ -165,15 +173,17 @@ def test_a_wrong_element_is_outside_the_reference_or_breaks_the_invariant(packet
     """The highest exponent bit of one element: no bound of ours may hide it everywhere."""
     spec = SPECS[packet]
     seen = tried = 0
-    for dtype in DTYPES:
+    for dtype in dtypes_of(packet):
         for call, held in samples_of(spec, dtype):
             for output, tensor in enumerate(held):
                 if tensor is None or not tensor.numel() or tensor.dtype is torch.bool:
                     continue
                 changed = [None if t is None else t.clone() for t in held]
-                view = changed[output].view(-1) if changed[output].is_contiguous() else None
-                if view is None:
+                if not changed[output].is_contiguous():
                     continue
+                view = changed[output].view(-1)
+                if view.is_complex():
+                    view = torch.view_as_real(view).view(-1)
                 size = view.element_size()
                 bits = view.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[size])
                 bits[len(bits) // 2] ^= 1 << (8 * size - 2)

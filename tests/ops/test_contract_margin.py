@@ -21,11 +21,15 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.check.plan import make_plan
 from sdc_guard.check.reference import full_reference
-from sdc_guard.formats import format_of, is_covered_float
-from sdc_guard.ops import HostCall, OpSpec, Reference, all_specs
+from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
+from sdc_guard.ops import HostCall, OpSpec, Reference, all_specs, complex_specs
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-SPECS = {s.packet: s for s in all_specs() if s.reference is not None and s.samples is not None}
+COMPLEX_DTYPES = (torch.complex64, torch.complex128)
+COMPLEX = {f"{s.packet} complex": s for s in complex_specs()}
+REAL = {s.packet: s for s in all_specs() if not s.takes_complex}
+SPECS = {name: s for name, s in (REAL | COMPLEX).items()
+         if s.reference is not None and s.samples is not None}
 
 FREE = frozenset((
     "self", "other", "tensor1", "tensor2", "tensors1", "end", "mat1", "mat2", "batch1", "batch2",
@@ -49,6 +53,15 @@ LOW_PRECISION_SUMS = frozenset(
         "index_put", "index_reduce", "put", "scatter", "scatter_add", "scatter_reduce")}
 )
 """Their kernels add in the storage format, which the fp32 contract is there to report."""
+
+def dtypes_of(name: str) -> tuple[torch.dtype, ...]:
+    """The dtypes in which a spec of ``SPECS`` is tried."""
+    return COMPLEX_DTYPES if name in COMPLEX else FLOATS
+
+
+def is_covered(dtype: torch.dtype) -> bool:
+    return is_covered_float(dtype) or is_covered_complex(dtype)
+
 
 Change = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
@@ -101,13 +114,17 @@ def changed_call(call: BoundCall, kind: str, generator: torch.Generator, packet:
 
     def changed(path: tuple[int, ...], t: torch.Tensor) -> torch.Tensor:
         name = names[path[0]]
-        if name not in FREE or name in bound or not is_covered_float(t.dtype) or not t.dim():
+        if name not in FREE or name in bound or not is_covered(t.dtype) or not t.dim():
             return t
         if any(s == 0 < n - 1 for n, s in zip(t.shape, t.stride(), strict=True)):
             return t  # broadcast: its elements share memory
         scale = format_of(t.dtype).tiny if kind == "near tiny" else 1.0
         image = bits.empty_image(t)
-        image.copy_((change(t.double().contiguous(), generator) * scale).to(t.dtype))
+        if t.is_complex():
+            parts = [change(x.double().contiguous(), generator) for x in (t.real, t.imag)]
+            image.copy_((torch.complex(*parts) * scale).to(t.dtype))
+        else:
+            image.copy_((change(t.double().contiguous(), generator) * scale).to(t.dtype))
         return image
 
     return call.mapped(changed)
@@ -141,7 +158,7 @@ def ratios(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[float, str]]:
         held = call.run_identical()
         with np.errstate(all="ignore"):
             for i, reference in enumerate(spec.reference(HostCall(call, held))):
-                if reference is None or not is_covered_float(held[i].dtype):
+                if reference is None or not is_covered(held[i].dtype):
                     continue
                 got = bits.values(held[i])
                 inside = judged(got, reference, held[i].dtype)
@@ -155,7 +172,7 @@ def ratios(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[float, str]]:
 @pytest.mark.parametrize("packet", SPECS)
 def test_the_worst_legitimate_error_is_within_the_contract_and_near_it(packet: str) -> None:
     spec = SPECS[packet]
-    found = [r for dtype in FLOATS for r in ratios(spec, dtype)
+    found = [r for dtype in dtypes_of(packet) for r in ratios(spec, dtype)
              if not (packet in LOW_PRECISION_SUMS and dtype.itemsize == 2)]
     if not found:
         # Exact everywhere: the conformance test compares for equality.
@@ -170,7 +187,7 @@ def test_an_error_of_four_bounds_is_found(packet: str) -> None:
     spec = SPECS[packet]
     assert spec.reference is not None
     tried = 0
-    for dtype in FLOATS:
+    for dtype in dtypes_of(packet):
         for op, args, kwargs in spec.samples(torch.Generator().manual_seed(1), dtype):  # type: ignore[misc]
             form = form_of(op)
             call = BoundCall(form, form.bind(args, kwargs))
@@ -178,7 +195,7 @@ def test_an_error_of_four_bounds_is_found(packet: str) -> None:
             with np.errstate(all="ignore"):
                 references = spec.reference(HostCall(call, held))
             for i, reference in enumerate(references):
-                if reference is None or not is_covered_float(held[i].dtype):
+                if reference is None or not is_covered(held[i].dtype):
                     continue
                 faulty = _with_error(held, i, reference)
                 if faulty is None:
@@ -187,7 +204,7 @@ def test_an_error_of_four_bounds_is_found(packet: str) -> None:
                 plan = make_plan(spec, call, held)
                 found = full_reference(plan, call, faulty)
                 assert any(s.output == i for s in found), f"{form.name} {dtype} output {i}"
-    floating = any(is_covered_float(t.dtype) for d in FLOATS for _, call in calls_of(spec, d)
+    floating = any(is_covered(t.dtype) for d in dtypes_of(packet) for _, call in calls_of(spec, d)
                    for t in call.run_identical())
     assert tried or not floating
 
@@ -202,12 +219,14 @@ def _with_error(
     fmt = format_of(tensor.dtype)
     limit = np.broadcast_to(reference.contract, got.shape)
     expected = np.broadcast_to(reference.expected, got.shape)
-    room = 5 * np.where(np.isfinite(limit), limit, np.inf) + 4 * fmt.ulp(expected)
-    inside = (np.abs(expected) + room < fmt.max) & (np.asarray(reference.magnitude) < fmt.max)
+    size = np.abs(expected)
+    room = 5 * np.where(np.isfinite(limit), limit, np.inf) + 4 * fmt.ulp(size)
+    inside = (size + room < fmt.max) & (np.asarray(reference.magnitude) < fmt.max)
     if not inside.any():
         return None
     where = np.unravel_index(np.flatnonzero(inside)[-1], got.shape)
-    step = max(4 * float(limit[where]), float(fmt.ulp(expected[where])))
+    step = max(4 * float(limit[where]), float(fmt.ulp(size[where])))
     shifted = tensor.clone()
-    shifted[where] = float(expected[where]) + step * (1 if expected[where] >= 0 else -1)
+    value = expected[where].item()
+    shifted[where] = value + step * (1 if value.real >= 0 else -1)
     return (*held[:output], shifted, *held[output + 1 :])
