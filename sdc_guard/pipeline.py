@@ -203,7 +203,8 @@ class Pipeline:
     def _reference(
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
     ) -> tuple[str, Suspicion | None, Relation | None]:
-        if plan.spec.reference is None or "reference" in self.dead_witnesses:
+        spec, dead = plan.spec, self.dead_witnesses
+        if not spec.judged or "reference" in dead or (spec.residual and "residual" in dead):
             return "", None, None
         needs_it = plan.stays_in_place or watch.tally.reduction
         always = needs_it and plan.reference_work <= CHEAP_REFERENCE_WORK
@@ -287,11 +288,7 @@ class Pipeline:
                 )
             return bool(full_reference(plan, call, held)) or bool(checksum(plan, call, held))
 
-        judge = (
-            None
-            if plan.spec.reference is None
-            else (lambda results: full_reference(plan, call, results))
-        )
+        judge = (lambda results: full_reference(plan, call, results)) if plan.spec.judged else None
         return Case(
             call=call,
             held=held,

@@ -1,4 +1,5 @@
 """Reference, sample and checksum: a float64 value by an independent path, within a derived bound.
+Where the results have no such value their residual is judged with it (``check/residual.py``).
 
 A reference of a large call is evaluated on a random window of one axis (the *sample* witness), so
 that its cost stays near ``REFERENCE_WORK`` operations; a checksum covers all elements of a product
@@ -17,6 +18,7 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.plan import Plan
+from sdc_guard.check.residual import broken_residuals, part
 from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import narrow, narrow_call
 from sdc_guard.ops._registry import HostCall, Reference
@@ -44,7 +46,8 @@ def sampled_reference(
     max_work = REFERENCE_WORK if max_work is None else max_work
     window = plan.window(held) if work > max_work else None
     if window is None:
-        return "reference", full_reference(plan, call, held)
+        name = "residual" if plan.spec.reference is None else "reference"
+        return name, full_reference(plan, call, held)
     label, size = window
     length = max(1, min(size, size * max_work // work))
     start = int(generator.integers(0, size - length + 1))
@@ -58,8 +61,8 @@ def _judge(
     witness: str,
     window: tuple[str, int, int] | None,
 ) -> Iterator[Suspicion]:
-    reference = plan.spec.reference
-    if reference is None:
+    reference, residual = plan.spec.reference, plan.spec.residual
+    if reference is None and residual is None:
         return
     part_held = held
     if window is not None:
@@ -68,7 +71,10 @@ def _judge(
             narrow(t, labels, *window) for t, labels in zip(held, plan.axes.outputs, strict=True)
         )
     with np.errstate(all="ignore"):
-        expectations = reference(HostCall(call, part_held))
+        host = HostCall(call, part_held)
+        if residual is not None:
+            yield from broken_residuals(residual(host), plan.axes, part_held, held, window)
+        expectations = () if reference is None else reference(host)
         for i, expectation in enumerate(expectations):
             if expectation is None or held[i] is None or not part_held[i].numel():
                 continue
@@ -132,12 +138,7 @@ def _suspicion(
     limit: NDArray[Any] | float,
 ) -> Suspicion:
     shape = tuple(held.shape)
-    where: tuple[slice, ...] = tuple(slice(None) for _ in shape)
-    if window is not None and window[0] in labels:
-        dim, (_, start, length) = labels.index(window[0]), window
-        where = tuple(
-            slice(start, start + length) if d == dim else slice(None) for d in range(len(shape))
-        )
+    where = part(shape, labels, window)
     full_wrong = np.zeros(shape, dtype=bool)
     full_wrong[where] = wrong
     full_expected = bits.values(held)

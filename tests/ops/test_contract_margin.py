@@ -25,7 +25,7 @@ from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops import HostCall, OpSpec, Reference, all_specs
 
 FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-SPECS = {s.packet: s for s in all_specs() if s.reference is not None and s.samples is not None}
+SPECS = {s.packet: s for s in all_specs() if s.judged and s.samples is not None}
 
 FREE = frozenset((
     "self", "other", "tensor1", "tensor2", "tensors1", "end", "mat1", "mat2", "batch1", "batch2",
@@ -136,11 +136,18 @@ def judged(got: NDArray[Any], reference: Reference, dtype: torch.dtype) -> NDArr
 
 def ratios(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[float, str]]:
     """Largest error over contract of each call, and which call it was."""
-    assert spec.reference is not None
     for kind, call in calls_of(spec, dtype):
         held = call.run_identical()
         with np.errstate(all="ignore"):
-            for i, reference in enumerate(spec.reference(HostCall(call, held))):
+            host = HostCall(call, held)
+            for residual in spec.residual(host) if spec.residual is not None else ():
+                limit = np.broadcast_to(residual.contract, residual.defect.shape)
+                inside = np.isfinite(limit) & (limit > 0)
+                inside &= np.asarray(residual.magnitude) < format_of(held[0].dtype).max
+                share = np.where(inside, residual.defect / np.where(inside, limit, 1.0), 0.0)
+                yield float(np.max(share, initial=0.0)), f"{call.form.name} {dtype} {kind}"
+            references = spec.reference(host) if spec.reference is not None else ()
+            for i, reference in enumerate(references):
                 if reference is None or not is_covered_float(held[i].dtype):
                     continue
                 got = bits.values(held[i])
@@ -168,7 +175,8 @@ def test_the_worst_legitimate_error_is_within_the_contract_and_near_it(packet: s
 @pytest.mark.parametrize("packet", SPECS)
 def test_an_error_of_four_bounds_is_found(packet: str) -> None:
     spec = SPECS[packet]
-    assert spec.reference is not None
+    if spec.reference is None:
+        return  # tests/ops/test_linalg.py has the errors of residuals
     tried = 0
     for dtype in FLOATS:
         for op, args, kwargs in spec.samples(torch.Generator().manual_seed(1), dtype):  # type: ignore[misc]
