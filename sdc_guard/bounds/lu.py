@@ -72,6 +72,30 @@ def limits(lower: NDArray[Any], upper: NDArray[Any], fmt: Format) -> tuple[F64, 
     return np.asarray(contract + blocks + underflow), np.asarray(contract)
 
 
+def stays_finite(a: NDArray[Any], fmt: Format) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """For proof and contract, True for the square matrices, (..., 1, 1), of which no elimination
+    with partial pivoting overflows.
+
+    ``|| |L||U| ||`` is at most ``n 2^n max|A|`` (proof), or 8 times that of our own elimination,
+    which may choose another of two equal pivots (contract).  Where it keeps ``A + E`` away from
+    singular, reciprocals of pivots are at most ``2 n ||A^-1||``.
+    """
+    n = a.shape[-1]
+    if a.shape[-2] != n or not n:
+        no = np.zeros((*a.shape[:-2], 1, 1), dtype=bool)
+        return no, no
+    finite = np.isfinite(a).all((-2, -1), keepdims=True)
+    a = np.where(finite, a, np.eye(n))
+    inverse_size = linalg.row_sums(linalg.inverse(a))
+    most = np.abs(a).max((-2, -1), keepdims=True)
+    sure = []
+    for size in (n * np.ldexp(most, n), 8 * np.maximum(*growth_by_elimination(a))):
+        sure.append(finite & (4 * gamma(n + 2, fmt.u) * size * inverse_size <= 1)
+                    & (16 * size < fmt.max) & (16 * n * inverse_size < 1.0 / fmt.tiny)
+                    & (inverse_size > 0))
+    return sure[0], sure[1]
+
+
 def growth_by_elimination(a: NDArray[Any]) -> tuple[F64, F64]:
     """``|| |L||U| ||_inf`` and ``|| |L||U| ||_1`` of our own elimination with partial pivoting, in
     float64 and panels, shape (..., 1, 1)."""

@@ -2,10 +2,10 @@
 ``_linalg_slogdet``.
 
 Judged: ``|L U - P A|`` by ``sdc_guard.bounds.lu`` (contract: elimination by conventional kernels,
-measured with MKL 2024.2; proof: any blocks); pivots are swaps with later rows, ``info`` is the place
-of the first zero pivot, triangles are exactly 0 and the diagonal of L exactly 1; the determinant is
-the product of the diagonal of the U that is returned with it.  ``_linalg_det`` and its kin factor
-the matrix or its transpose, as its layout has it, so each is permitted.
+measured with MKL 2024.2; proof: any blocks); pivots are swaps with later rows, ``info`` is the
+place of the first zero pivot, triangles are exactly 0 and the diagonal of L exactly 1; the
+determinant is the product of the diagonal of the U that is returned with it.  ``_linalg_det`` and
+its kin factor the matrix or its transpose, as its layout has it, so each is permitted.
 
 Not judged: matrices that are not finite or whose factors may overflow, a determinant that may
 underflow on the way, and all calls while products may round their operands.
@@ -24,7 +24,7 @@ from sdc_guard import bits
 from sdc_guard.bounds import lu as bound
 from sdc_guard.bounds.gamma import gamma, own_rounding
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import FLOAT64, format_of, is_covered_float
+from sdc_guard.formats import FLOAT64, Format, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._linalg import (
     BATCH,
@@ -112,12 +112,13 @@ def _samples_of(op: Any) -> Any:
             return [*((op.default, pair, {}) for pair in pairs),
                     (op.default, (*pairs[0], True, False), {}),
                     (op.default, (*pairs[0], False, True), {})]
-        square = [(op.default, (x,), {}) for x in (
+        square: SampleList = [(op.default, (x,), {}) for x in (
             draw(7, 7), draw(65, 65).t(), draw(4, 8, 8), draw(3, 5, 5), draw(1, 1),
             draw(2, 3, 10, 5)[..., ::2, :])]
         if op is aten._linalg_det or op is aten._linalg_slogdet:
             return square
-        wide = [(op.default, (x,), {}) for x in (draw(9, 5), draw(5, 9).t(), draw(3, 5, 9))]
+        wide: SampleList = [(op.default, (x,), {})
+                            for x in (draw(9, 5), draw(5, 9).t(), draw(3, 5, 9))]
         if op is aten.linalg_lu:
             return [*square, *wide, (op.out, (draw(5, 5),), {
                 "P": draw(5, 5), "L": draw(5, 5), "U": draw(5, 5)})]
@@ -136,25 +137,38 @@ def lu_residual(
     pivots."""
     fmt = format_of(held.dtype.to_real())
     finite = np.isfinite(a).all((-2, -1), keepdims=True)
-    most = np.abs(a).max((-2, -1), keepdims=True, initial=0.0)
-    # Multipliers are at most 1, so that every step doubles at most.
-    sure = finite & (np.ldexp(most, min(a.shape[-2:])) < fmt.max / 16)
     got = (np.isfinite(lower).all((-2, -1), keepdims=True)
            & np.isfinite(upper).all((-2, -1), keepdims=True))
     lower, upper = np.where(got, lower, 0.0), np.where(got, upper, 0.0)
     product = np.matmul(lower, upper)
     size = np.matmul(np.abs(lower), np.abs(upper)).max((-2, -1), keepdims=True, initial=0.0)
     inside = got & (4 * size < fmt.max) & finite
+    limits = bound.limits(lower, upper, fmt)
     defect = np.abs(product - bound.permuted(a, order))
     if either:
         other = np.abs(product - bound.permuted(transposed(a), order))
-        closer = other.max((-2, -1), keepdims=True) < defect.max((-2, -1), keepdims=True)
+        closer = _share(other, limits[1]) < _share(defect, limits[1])
         defect = np.where(closer, other, defect)
-    outside = np.where(sure, 0.0, np.inf)
-    proof, contract = (np.where(inside, limit, outside)
-                       for limit in bound.limits(lower, upper, fmt))
+    sure = (inside, inside) if inside.all() else bound.stays_finite(a, fmt)
+    proof, contract = (np.where(inside, limit, np.where(known, 0.0, np.inf))
+                       for limit, known in zip(limits, sure, strict=True))
     return Residual(output, np.where(inside, defect, np.inf), proof, measured(contract, held),
                     FORMULA, 0.0, blame_matrices)
+
+
+def _share(defect: NDArray[Any], limit: NDArray[Any]) -> NDArray[Any]:
+    share = np.where(limit > 0, defect / limit, defect)
+    return np.asarray(share.max((-2, -1), keepdims=True, initial=0.0))
+
+
+def is_of_transpose(
+    a: NDArray[Any], lower: NDArray[Any], upper: NDArray[Any], order: NDArray[np.int64], fmt: Format
+) -> bool:
+    """True if the factors are closer to the transpose of A, over all matrices of a batch."""
+    product, limit = np.matmul(lower, upper), bound.limits(lower, upper, fmt)[1]
+    own, other = (np.nan_to_num(_share(np.abs(product - bound.permuted(x, order)), limit), nan=0.0)
+                  for x in (a, transposed(a)))
+    return bool(np.median(other - own) < 0)
 
 
 def valid_pivots(pivots: NDArray[Any], m: int) -> NDArray[np.bool_]:
@@ -248,9 +262,10 @@ def _slogdet(call: HostCall) -> tuple[Reference | None, ...]:
     logs = np.log(np.abs(d.astype(wide)))
     total = logs.sum(-1).astype(np.float64)
     size = np.abs(logs).sum(-1).astype(np.float64)
-    signs = sign * np.where(np.isnan(d).any(-1), np.nan, np.sign(d).prod(-1))
+    signs = sign * np.sign(d).prod(-1)
+    unknown = np.where(np.isfinite(d).all(-1), 0.0, np.inf)
     limit = (2 * LOG_ULPS * fmt.u + gamma(n, fmt.u)) * size + n * fmt.eta + own_rounding(n, size)
-    return (Reference(signs, 0.0, 0.0, "exact"),
+    return (Reference(signs, 0.0, 0.0, "exact", unknown),
             Reference(total, None, limit, "(16 u + gamma_n) sum|log|u_ii||", size), None, None)
 
 
@@ -306,7 +321,8 @@ def _unpack_fact(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
         return None
     raw = bits.raw(bits.on_host(packed))
     lower, upper = bits.raw(bits.on_host(held[1])), bits.raw(bits.on_host(held[2]))
-    one = bits.raw(torch.ones((), dtype=packed.dtype))
+    unit = torch.ones((), dtype=packed.dtype)
+    one = bits.raw(unit)
     want = np.tril(raw[..., :k], -1)
     i = np.arange(k)
     want[..., i, i] = one
