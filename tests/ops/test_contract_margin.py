@@ -35,12 +35,16 @@ FREE = frozenset((
 """Operands that may hold any numbers; the others (a softmax's output, a mean) belong to them."""
 
 BOUND_TO_OTHERS = {
+    "aten.cholesky": {"self"},
+    "aten.cholesky_inverse": {"self"},
+    "aten.linalg_householder_product": {"input"},
     "aten.native_layer_norm_backward": {"input"},
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": {"query", "key", "value"},
     "aten.binary_cross_entropy": {"self"},
     "aten.binary_cross_entropy_backward": {"self"},
 }
-"""Operands from which another operand of the same call was computed, or that are probabilities."""
+"""Operands from which another operand of the same call was computed, or that are
+probabilities, or positive definite."""
 
 LOW_PRECISION_SUMS = frozenset(
     {"aten.embedding_dense_backward", "aten.nansum", "aten.native_layer_norm_backward"}
