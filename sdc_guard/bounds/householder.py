@@ -77,6 +77,6 @@ def applied(
 
 def column_norms(a: NDArray[Any]) -> F64:
     """Euclidean length of each column, (..., 1, n)."""
-    most = np.abs(a).max((-2, -1), keepdims=True, initial=0.0)
+    most = np.abs(a).max(-2, keepdims=True, initial=0.0)
     scale = np.where((most > 0) & np.isfinite(most), most, 1.0)
     return np.asarray(np.sqrt(np.square(np.abs(a) / scale).sum(-2, keepdims=True)) * scale)

@@ -28,6 +28,7 @@ each division.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -49,7 +50,7 @@ def inverse(a: Matrices) -> Matrices:
     try:
         return np.asarray(np.linalg.inv(finite))
     except np.linalg.LinAlgError:
-        flat = finite.reshape(-1, *a.shape[-2:])
+        flat = finite.reshape(math.prod(a.shape[:-2]), *a.shape[-2:])
         return np.stack([_inverse_or_nan(m) for m in flat]).reshape(a.shape)
 
 

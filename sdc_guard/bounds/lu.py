@@ -10,6 +10,7 @@ each element of U comes from one such system and the updates before it.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ def unpacked(lu: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 def permutation(pivots: NDArray[Any], m: int) -> NDArray[np.int64]:
     """The order into which LAPACK's swaps (1-based, one for each step) bring m rows."""
     steps = pivots.shape[-1]
-    flat = pivots.reshape(-1, steps).astype(np.int64) - 1
+    flat = pivots.reshape(math.prod(pivots.shape[:-1]), steps).astype(np.int64) - 1
     order = np.tile(np.arange(m), (len(flat), 1))
     matrices = np.arange(len(flat))
     for i in range(steps):
@@ -100,7 +101,7 @@ def growth_by_elimination(a: NDArray[Any]) -> tuple[F64, F64]:
     """``|| |L||U| ||_inf`` and ``|| |L||U| ||_1`` of our own elimination with partial pivoting, in
     float64 and panels, shape (..., 1, 1)."""
     n = a.shape[-1]
-    lu = np.array(a.reshape(-1, n, n), dtype=np.float64)
+    lu = np.array(a.reshape(math.prod(a.shape[:-2]), n, n), dtype=np.float64)
     matrices = np.arange(len(lu))
     for start in range(0, n, PANEL):
         stop = min(start + PANEL, n)
