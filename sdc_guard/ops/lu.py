@@ -220,11 +220,6 @@ def factor(call: HostCall) -> tuple[Residual, ...]:
     return _packed(call, 0, False)
 
 
-def determinant(call: HostCall) -> tuple[Residual, ...]:
-    """The factorization that comes with a determinant."""
-    return _packed(call, 1 if call.call.form.packet == "aten._linalg_det" else 2, True)
-
-
 def _diagonal(call: HostCall, first: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """The diagonal of U and the sign of the permutation."""
     d = np.diagonal(bits.values(call.held[first]), axis1=-2, axis2=-1)
@@ -233,11 +228,12 @@ def _diagonal(call: HostCall, first: int) -> tuple[NDArray[Any], NDArray[Any]]:
     return d, np.where(swaps % 2, -1.0, 1.0)
 
 
-def _det(call: HostCall) -> tuple[Reference | None, ...]:
-    """``+-u_11 ... u_nn`` of the returned U, with gamma_{n+1}; P A = L U as in ``linalg_lu``."""
-    none: tuple[Reference | None, ...] = (None, None, None)
-    if not is_covered_float(call.held[0].dtype):
-        return none
+def det(call: HostCall) -> tuple[Residual, ...]:
+    """``+-u_11 ... u_nn`` of the U that is returned with it, within ``gamma_{n+1} |det|``; and of
+    that ``|L U - P A| <= gamma_{n+2} |L||U|``."""
+    packed = _packed(call, 1, True)
+    if not packed:
+        return ()
     fmt = call.out_format()
     d, sign = _diagonal(call, 1)
     n = d.shape[-1]
@@ -246,27 +242,36 @@ def _det(call: HostCall) -> tuple[Reference | None, ...]:
     size = np.abs(d)
     most, least = np.maximum(size, 1.0).prod(-1), np.where(size > 0, np.minimum(size, 1.0), 1.0)
     limit = gamma(n + 1, fmt.u) * np.abs(expected) + own_rounding(n + 2, expected)
-    limit = np.where(least.prod(-1) < fmt.tiny * 4, np.inf, limit)
-    return (Reference(expected, limit, limit, "gamma_{n+1} |det U|", most), None, None)
+    inside = (most < fmt.max / 2) & (least.prod(-1) >= fmt.tiny * 4)
+    limit = np.where(inside, limit, np.inf)
+    defect = np.asarray(np.abs(bits.values(call.held[0]) - expected))
+    return (*packed, Residual(0, defect, limit, limit, "gamma_{n+1} |u_11 ... u_nn|"))
 
 
-def _slogdet(call: HostCall) -> tuple[Reference | None, ...]:
-    """The sign exactly, and ``sum log|u_ii|`` with gamma_n; P A = L U as in ``linalg_lu``."""
-    none: tuple[Reference | None, ...] = (None, None, None, None)
-    if not is_covered_float(call.held[0].dtype):
-        return none
+def slogdet(call: HostCall) -> tuple[Residual, ...]:
+    """The sign exactly, and ``sum log|u_ii|`` within ``(16 u + gamma_n) sum|log|u_ii||``, of the U
+    that is returned with it; and of that ``|L U - P A| <= gamma_{n+2} |L||U|``."""
+    packed = _packed(call, 2, True)
+    if not packed:
+        return ()
     fmt = call.out_format()
     d, sign = _diagonal(call, 2)
     n = d.shape[-1]
+    finite = np.isfinite(d).all(-1)
+    signs = sign * np.sign(d).prod(-1)
+    exact = np.where(finite, 0.0, np.inf)
     wide = np.longdouble if fmt is FLOAT64 else np.float64
     logs = np.log(np.abs(d.astype(wide)))
     total = logs.sum(-1).astype(np.float64)
     size = np.abs(logs).sum(-1).astype(np.float64)
-    signs = sign * np.sign(d).prod(-1)
-    unknown = np.where(np.isfinite(d).all(-1), 0.0, np.inf)
     limit = (2 * LOG_ULPS * fmt.u + gamma(n, fmt.u)) * size + n * fmt.eta + own_rounding(n, size)
-    return (Reference(signs, 0.0, 0.0, "exact", unknown),
-            Reference(total, None, limit, "(16 u + gamma_n) sum|log|u_ii||", size), None, None)
+    limit = np.where((d == 0).any(-1), 0.0, limit)
+    got = bits.values(call.held[1])
+    gap = np.asarray(np.where(got == total, 0.0, np.abs(got - total)))
+    wrong_sign = np.asarray(np.abs(bits.values(call.held[0]) - signs))
+    return (*packed, Residual(0, wrong_sign, exact, exact, "the sign of u_11 ... u_nn"),
+            Residual(1, gap, None, np.where(finite, limit, np.inf),
+                     "(16 u + gamma_n) sum|log|u_ii||"))
 
 
 def unpack_parts(call: HostCall) -> tuple[Residual, ...]:
@@ -344,9 +349,9 @@ checked(aten.linalg_lu_factor_ex, by="residual", invariant=_factor_fact, window=
         samples=_samples_of(aten.linalg_lu_factor_ex), **_SHARED)(factor)
 checked(aten.linalg_lu, by="residual", invariant=_shape_fact, window=BATCH,
         samples=_samples_of(aten.linalg_lu), **_SHARED)(unpack_parts)
-checked(aten._linalg_det, residual=determinant, invariant=_factor_fact, window=BATCH,
-        samples=_samples_of(aten._linalg_det), **_SHARED)(_det)
-checked(aten._linalg_slogdet, residual=determinant, invariant=_factor_fact, window=BATCH,
-        samples=_samples_of(aten._linalg_slogdet), **_SHARED)(_slogdet)
+checked(aten._linalg_det, by="residual", invariant=_factor_fact, window=BATCH,
+        samples=_samples_of(aten._linalg_det), **_SHARED)(det)
+checked(aten._linalg_slogdet, by="residual", invariant=_factor_fact, window=BATCH,
+        samples=_samples_of(aten._linalg_slogdet), **_SHARED)(slogdet)
 checked(aten.lu_unpack, invariant=_unpack_fact, proves=_unpacks,
         samples=_samples_of(aten.lu_unpack), **_SHARED)(unpack)

@@ -96,12 +96,12 @@ def pinv(call: HostCall) -> tuple[Residual, ...]:
     a = np.where(judged, a, 0.0)
     judged = judged & bound.in_range(a, fmt)
     k = min(a.shape[-2:])
-    atol = 0.0 if call["atol"] is None else call.number("atol")[..., None, None]
-    given = call["rtol"]
-    default = np.where(np.asarray(atol) > 0, 0.0, 2 * fmt.u * max(a.shape[-2:]))
-    rtol = default if given is None else call.number("rtol")[..., None, None]
+    absolute = call.number("atol", 0.0)[..., None, None]
+    relative = np.where(absolute > 0, 0.0, 2 * fmt.u * max(a.shape[-2:]))
+    if call["rtol"] is not None:
+        relative = call.number("rtol")[..., None, None]
     size = bound.frobenius(a)
-    cut = np.maximum(atol, rtol * size)
+    cut = np.maximum(absolute, relative * size)
     got = np.isfinite(x).all((-2, -1), keepdims=True)
     x = np.where(got, x, 0.0)
     inverse_size = bound.frobenius(x)
