@@ -64,7 +64,7 @@ def make_case(
             return bool(full_reference(plan, call, held)) or bool(checksum(plan, call, held))
         return bool(judge(seen)) or bool(checksum(plan, part, seen))
 
-    can_judge = plan.spec.reference is not None and (
+    can_judge = plan.spec.judged and (
         frame is not None or plan.spec.streams or not is_large(plan, held, suspicion.output))
     return Case(
         rerun=lambda: view(call.run_identical()),

@@ -201,7 +201,8 @@ class Pipeline:
     def _reference(
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
     ) -> tuple[str, Suspicion | None, Relation | None]:
-        if plan.spec.reference is None or "reference" in self.dead_witnesses:
+        spec, dead = plan.spec, self.dead_witnesses
+        if not spec.judged or "reference" in dead or (spec.residual and "residual" in dead):
             return "", None, None
         needs_it = plan.stays_in_place or watch.tally.reduction
         always = needs_it and plan.reference_work <= CHEAP_REFERENCE_WORK

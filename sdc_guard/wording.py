@@ -92,7 +92,8 @@ def message(ruling: Ruling, op_call: OpCall, worst: Worst | None) -> str:
             f"{head}, in a recomputation only: [{index}] came out {worst.expected.repr}, the "
             f"result in use has {worst.got.repr}: {ruling.reason}"
         )
+    wanted = f", expected {worst.expected.repr}" if ruling.expected is not None else ""
     return (
         f"{head}: {num_wrong} of {ruling.wrong.size} elements; [{index}] is "
-        f"{worst.got.repr}, expected {worst.expected.repr}: {ruling.reason}"
+        f"{worst.got.repr}{wanted}: {ruling.reason}"
     )

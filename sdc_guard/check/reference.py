@@ -1,4 +1,5 @@
 """Reference, sample and checksum: a float64 value by an independent path, within a derived bound.
+Where the results have no such value their residual is judged with it (``check/residual.py``).
 
 A reference of a large call is evaluated on a random window of one axis (the *sample* witness), so
 that its cost stays near ``REFERENCE_WORK`` operations; a checksum covers all elements of a product
@@ -20,6 +21,7 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall, resolved
 from sdc_guard.check.frames import LARGE_ELEMENTS, LARGE_WORK, Frame
 from sdc_guard.check.plan import Plan
+from sdc_guard.check.residual import broken_residuals, part
 from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
 from sdc_guard.ops._axes import narrow, narrow_call
 from sdc_guard.ops._registry import HostCall, Reference
@@ -46,11 +48,12 @@ def sampled_reference(
     """
     work = plan.reference_work
     max_work = REFERENCE_WORK if max_work is None else max_work
+    name = "residual" if plan.spec.reference is None else "reference"
     if work <= max_work:
-        return "reference", full_reference(plan, call, held)
+        return name, full_reference(plan, call, held)
     window = plan.window(held)
     if window is None and (work <= LARGE_WORK or plan.spec.streams):
-        return "reference", full_reference(plan, call, held)
+        return name, full_reference(plan, call, held)
     if window is None:
         return "", []
     label, size = window
@@ -66,8 +69,8 @@ def _judge(
     witness: str,
     window: tuple[str, int, int] | None,
 ) -> Iterator[Suspicion]:
-    reference = plan.spec.reference
-    if reference is None:
+    reference, residual = plan.spec.reference, plan.spec.residual
+    if reference is None and residual is None:
         return
     part_held = held
     call = resolved(call)
@@ -77,7 +80,10 @@ def _judge(
             narrow(t, labels, *window) for t, labels in zip(held, plan.axes.outputs, strict=True)
         )
     with np.errstate(all="ignore"):
-        expectations = reference(HostCall(call, part_held))
+        host = HostCall(call, part_held)
+        if residual is not None:
+            yield from broken_residuals(residual(host), plan.axes, part_held, held, window)
+        expectations = () if reference is None else reference(host)
         for i, expectation in enumerate(expectations):
             if expectation is None or held[i] is None or not part_held[i].numel():
                 continue
@@ -178,13 +184,8 @@ def _suspicion(
             formula=expectation.formula,
             frame=Frame(plan.axes, *window),
         )
-    shape, labels = tuple(held.shape), plan.axes.outputs[output]
-    where: tuple[slice, ...] = tuple(slice(None) for _ in shape)
-    if window is not None and window[0] in labels:
-        dim, (_, start, length) = labels.index(window[0]), window
-        where = tuple(
-            slice(start, start + length) if d == dim else slice(None) for d in range(len(shape))
-        )
+    shape = tuple(held.shape)
+    where = part(shape, plan.axes.outputs[output], window)
     full_wrong = np.zeros(shape, dtype=bool)
     full_wrong[where] = wrong
     full_expected = bits.values(held)

@@ -43,7 +43,7 @@ def _product() -> tuple[Plan, BoundCall, Tensor]:
 
 def dead_witnesses() -> frozenset[str]:
     """Names of the witnesses that miss a flip of the lowest bit (replay) or of the top exponent
-    bit (reference, sample, checksum), or that complain about the untouched result."""
+    bit (reference, sample, checksum, residual), or that complain about the untouched result."""
     dead: set[str] = set()
     with torch._C._DisableTorchDispatch(), torch.no_grad():
         plan, call, right = _product()
@@ -60,7 +60,7 @@ def dead_witnesses() -> frozenset[str]:
         generator = np.random.default_rng(0)
         if not sampled_reference(plan, call, (high,), generator)[1]:
             dead.add("reference")
-        dead |= _dead_invariant()
+        dead |= _dead_invariant() | _dead_residual()
     return frozenset(dead)
 
 
@@ -76,3 +76,22 @@ def _dead_invariant() -> set[str]:
     clean = spec.invariant(call, held) is None
     seen = spec.invariant(call, (flipped(held[0], FLIPPED_INDEX, 0),)) is not None
     return set() if clean and seen else {"invariant"}
+
+
+def _dead_residual() -> set[str]:
+    """A solution of a triangular system with one wrong element must miss its equation; nothing here
+    runs a solver, which may be what is broken."""
+    spec = lookup("aten.linalg_solve_triangular")
+    if spec is None or spec.residual is None:
+        return set()
+    system = np.triu(np.ones((SIZE, SIZE), dtype=np.float32)) + 3 * np.eye(SIZE, dtype=np.float32)
+    solution = np.arange(SIZE * SIZE, dtype=np.float32).reshape(SIZE, SIZE) % 7
+    right = system @ solution  # integers: exact
+    t, x, b = (torch.frombuffer(a.astype(np.float32), dtype=torch.float32).view(SIZE, SIZE)
+               for a in (system, solution, right))
+    form = form_of(torch.ops.aten.linalg_solve_triangular.default)
+    call = BoundCall(form, form.bind((t, b), {"upper": True}))
+    plan = make_plan(spec, call, (x,))
+    clean = not full_reference(plan, call, (x,))
+    seen = bool(full_reference(plan, call, (flipped(x, FLIPPED_INDEX, 30),)))
+    return set() if clean and seen else {"residual"}

@@ -17,7 +17,7 @@ CLEAN, DIVERGENCE, INCONCLUSIVE = 0, 1, 3
 MIN_PYTHON = (3, 11)
 MIN_TORCH = (2, 8)
 NUM_REPEATS = 20
-WITNESSES = ("replay", "reference", "checksum", "invariant")
+WITNESSES = ("replay", "reference", "residual", "checksum", "invariant")
 
 
 @dataclass(frozen=True)

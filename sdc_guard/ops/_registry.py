@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -52,6 +52,55 @@ class Reference:
     parts: tuple[Reference, Reference] | None = None
 
 
+Blame = Callable[[NDArray[np.bool_], tuple[int, ...]], NDArray[np.bool_]]
+"""From the broken entries of a residual to the suspected elements of a result of some shape."""
+
+
+def blame_elements(broken: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """The entries are elements of the result, or broadcast to it."""
+    return np.broadcast_to(broken, shape)
+
+
+def blame_columns(broken: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """All of the column in which an entry is broken."""
+    return np.broadcast_to(broken.any(-2, keepdims=True), shape)
+
+
+def blame_rows(broken: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """All of the row in which an entry is broken."""
+    return np.broadcast_to(broken.any(-1, keepdims=True), shape)
+
+
+def blame_matrices(broken: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """All that the result holds of the matrix of the batch in which an entry is broken."""
+    found = broken.any((-2, -1))
+    return np.broadcast_to(found.reshape(found.shape + (1,) * (len(shape) - found.ndim)), shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """An equation that results satisfy together with the operands, and by how much they miss it.
+
+    For results that have no value to compare with: a factorization is not unique, and the error of
+    a solution grows with the condition of the matrix, the residual does not.
+
+    ``defect`` is the size of the residual in float64, such as ``|A X - B|``; ``proof`` and
+    ``contract`` are limits on it (broadcastable), the rounding of its own evaluation included;
+    ``proof`` is None where only a contract is known.  Nothing is judged where the limit is not
+    finite, nor where ``magnitude``, the largest intermediate of a permitted evaluation, exceeds the
+    range of the format; elsewhere a defect that is NaN or infinite is broken.  ``blame`` says which
+    elements of result ``output`` a broken entry accuses.
+    """
+
+    output: int
+    defect: F64
+    proof: NDArray[Any] | float | None
+    contract: NDArray[Any] | float
+    formula: str
+    magnitude: NDArray[Any] | float = 0.0
+    blame: Blame = blame_elements
+
+
 class HostCall:
     """A call as a reference sees it: operands as fresh NumPy arrays, widened without rounding."""
 
@@ -86,6 +135,8 @@ class HostCall:
 
 
 ReferenceFn = Callable[[HostCall], tuple[Reference | None, ...]]
+Judge = TypeVar("Judge", bound=Callable[..., Any])
+ResidualFn = Callable[[HostCall], tuple[Residual, ...]]
 InvariantFn = Callable[[BoundCall, tuple[Tensor, ...]], "tuple[int, NDArray[np.bool_], str] | None"]
 ProvesFn = Callable[[BoundCall, tuple[Tensor, ...]], bool]
 SymmetriesOf = Callable[[BoundCall, tuple[Tensor, ...]], tuple[Symmetry, ...]]
@@ -106,11 +157,12 @@ class OpSpec:
     """How one op packet is checked.
 
     ``axes``: named axes of operands and results.  ``symmetries``: bit-exact relations for replay, a
-    tuple or a function of the call.  ``reference``: float64 by an independent path.  ``checksum``:
-    for products, see ``check/reference.py``.  ``invariant``: an exact fact, returns (output, mask
-    of elements that break it, text) or None; ``proves`` tells of a call whether that fact fixes
-    every bit of every result, so that no other witness can add to it.  ``deterministic``: the op is
-    documented to give equal bits for equal calls on every device it is used on.  ``replayable`` is
+    tuple or a function of the call.  ``reference``: float64 by an independent path.
+    ``residual``: how far the results miss their defining equations.  ``checksum``: for products,
+    see ``check/reference.py``.  ``invariant``: an exact fact, returns (output, mask of elements
+    that break it, text) or None; ``proves`` tells of a call whether that fact fixes every bit of
+    every result, so that no other witness can add to it.  ``deterministic``: the op is documented
+    to give equal bits for equal calls on every device it is used on.  ``replayable`` is
     False for ops that consume random numbers.  ``reduction`` ops are cheap and rarely looked at, so
     they come first when a budget is short.  ``window`` names axes along which a reference may be
     evaluated in part; ``streams`` says that the reference takes little memory however large the
@@ -125,6 +177,7 @@ class OpSpec:
     axes: AxesOf
     symmetries: tuple[Symmetry, ...] | SymmetriesOf
     reference: ReferenceFn | None = None
+    residual: ResidualFn | None = None
     checksum: ChecksumFn | None = None
     invariant: InvariantFn | None = None
     proves: ProvesFn | None = None
@@ -140,9 +193,15 @@ class OpSpec:
     takes_complex: bool = False
 
     @property
+    def judged(self) -> bool:
+        """True if bounds say something about the results."""
+        return self.reference is not None or self.residual is not None
+
+    @property
     def witnesses(self) -> tuple[str, ...]:
         names = ("replay" if self.replayable else "", "reference" if self.reference else "",
-                 "sample" if self.reference and self.window else "",
+                 "residual" if self.residual else "",
+                 "sample" if (self.reference or self.residual) and self.window else "",
                  "checksum" if self.checksum else "", "invariant" if self.invariant else "")
         return tuple(n for n in names if n)
 
@@ -216,9 +275,10 @@ def checked(
     operands: tuple[str, ...] = (),
     outputs: tuple[str, ...] = (),
     only_complex: bool = False,
+    by: str = "reference",
     **properties: Any,
-) -> Callable[[ReferenceFn], ReferenceFn]:
-    """Register the decorated reference for one or more op packets.
+) -> Callable[[Judge], Judge]:
+    """Register the decorated function for one or more op packets.
 
     Args:
         targets: packets such as ``torch.ops.aten.mm``; their in-place and ``out=`` overloads are
@@ -226,10 +286,11 @@ def checked(
         operands, outputs: named axes as strings, see :func:`sdc_guard.ops._axes.spelled`; or
             ``axes``, a function of the call.
         only_complex: for complex calls alone; another spec, or none, has the real ones.
+        by: the field of :class:`OpSpec` that the function is: ``reference`` or ``residual``.
         properties: further fields of :class:`OpSpec`.
     """
 
-    def decorate(reference: ReferenceFn) -> ReferenceFn:
+    def decorate(function: Judge) -> Judge:
         for target in targets:
             name = packet_name(target)
             (register_complex if only_complex else register)(
@@ -238,13 +299,12 @@ def checked(
                     family=family,
                     axes=axes or spelled(operands, outputs),
                     symmetries=symmetries,
-                    reference=reference,
-                    doc=(reference.__doc__ or "").strip(),
-                    **properties,
+                    doc=(function.__doc__ or "").strip(),
+                    **{by: function, **properties},
                 ),
-                reference.__module__,
+                function.__module__,
             )
-        return reference
+        return function
 
     return decorate
 

@@ -29,7 +29,7 @@ COMPLEX_DTYPES = (torch.complex64, torch.complex128)
 COMPLEX = {f"{s.packet} complex": s for s in complex_specs()}
 REAL = {s.packet: s for s in all_specs() if not s.takes_complex}
 SPECS = {name: s for name, s in (REAL | COMPLEX).items()
-         if s.reference is not None and s.samples is not None}
+         if s.judged and s.samples is not None}
 
 FREE = frozenset((
     "self", "other", "tensor1", "tensor2", "tensors1", "end", "mat1", "mat2", "batch1", "batch2",
@@ -39,12 +39,16 @@ FREE = frozenset((
 """Operands that may hold any numbers; the others (a softmax's output, a mean) belong to them."""
 
 BOUND_TO_OTHERS = {
+    "aten.cholesky": {"self"},
+    "aten.cholesky_inverse": {"self"},
+    "aten.linalg_householder_product": {"input"},
     "aten.native_layer_norm_backward": {"input"},
     "aten._scaled_dot_product_flash_attention_for_cpu_backward": {"query", "key", "value"},
     "aten.binary_cross_entropy": {"self"},
     "aten.binary_cross_entropy_backward": {"self"},
 }
-"""Operands from which another operand of the same call was computed, or that are probabilities."""
+"""Operands from which another operand of the same call was computed, or that are
+probabilities, or positive definite."""
 
 LOW_PRECISION_SUMS = frozenset(
     {"aten.embedding_dense_backward", "aten.nansum", "aten.native_layer_norm_backward"}
@@ -153,11 +157,18 @@ def judged(got: NDArray[Any], reference: Reference, dtype: torch.dtype) -> NDArr
 
 def ratios(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[float, str]]:
     """Largest error over contract of each call, and which call it was."""
-    assert spec.reference is not None
     for kind, call in calls_of(spec, dtype):
         held = call.run_identical()
         with np.errstate(all="ignore"):
-            for i, reference in enumerate(spec.reference(HostCall(call, held))):
+            host = HostCall(call, held)
+            for residual in spec.residual(host) if spec.residual is not None else ():
+                limit = np.broadcast_to(residual.contract, residual.defect.shape)
+                inside = np.isfinite(limit) & (limit > 0)
+                inside &= np.asarray(residual.magnitude) < format_of(held[0].dtype).max
+                share = np.where(inside, residual.defect / np.where(inside, limit, 1.0), 0.0)
+                yield float(np.max(share, initial=0.0)), f"{call.form.name} {dtype} {kind}"
+            references = spec.reference(host) if spec.reference is not None else ()
+            for i, reference in enumerate(references):
                 if reference is None or not is_covered(held[i].dtype):
                     continue
                 got = bits.values(held[i])
@@ -185,7 +196,8 @@ def test_the_worst_legitimate_error_is_within_the_contract_and_near_it(packet: s
 @pytest.mark.parametrize("packet", SPECS)
 def test_an_error_of_four_bounds_is_found(packet: str) -> None:
     spec = SPECS[packet]
-    assert spec.reference is not None
+    if spec.reference is None:
+        return  # tests/ops/test_linalg.py has the errors of residuals
     tried = 0
     for dtype in dtypes_of(packet):
         for op, args, kwargs in spec.samples(torch.Generator().manual_seed(1), dtype):  # type: ignore[misc]
