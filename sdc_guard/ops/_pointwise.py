@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,41 @@ def is_ambiguous(call: HostCall) -> bool:
         and (nearest(bits.values(t), call.out_format()) != bits.values(t)).any()
         for _, t in call.call.tensors()
     )
+
+
+OPERANDS = frozenset({"self", "other", "end", "exponent", "min", "max"})
+"""Arguments in whose place a number is an operand like any other."""
+
+
+def readings(call: HostCall) -> list[HostCall]:
+    """The call as each kernel may read it.  Where the result is of a half format, an operand
+    without dimensions of a wider one, or a number in its place, is rounded to the half format by
+    some kernels and used as it is by others: ``mul_.Scalar`` and ``mul.Tensor`` with the single
+    value first round it, ``mul.Scalar`` and ``_foreach_mul`` do not (seen in torch 2.13,
+    ``mul_kernel`` in ``BinaryOpsKernel.cpp``); ``addcmul`` rounds a ``tensor2`` of this kind."""
+    held = call.held[0]
+    if held.element_size() != 2 or not is_covered_float(held.dtype):
+        return [call]
+    own = call.out_format()
+    rounded: dict[str, Tensor] = {}
+    for name, value in zip(call.call.form.argument_names, call.call.args, strict=True):
+        if isinstance(value, Tensor):
+            if value.dim() or value.dtype is held.dtype or not is_covered_float(value.dtype):
+                continue
+        elif not isinstance(value, float) or name not in OPERANDS:
+            continue
+        wide = call.number(name)
+        near = nearest(wide, own)
+        if near != wide:
+            rounded[name] = torch.from_numpy(np.array(near))
+    chosen = [c for n in range(len(rounded) + 1) for c in combinations(rounded, n)]
+    return [HostCall(call.call.replaced(**{n: rounded[n] for n in names}), call.held)
+            if names else call for names in chosen]
+
+
+def _apart(first: Array, others: list[Array]) -> Array:
+    """How far the readings of a call are apart."""
+    return np.maximum.reduce(np.broadcast_arrays(0.0, *(np.abs(o - first) for o in others)))
 
 
 def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:
@@ -208,14 +244,19 @@ def pointwise(
                 expected, largest, num_roundings = evaluate(call)
                 if not dtype.is_floating_point:
                     return (integer_reference(call, np.asarray(expected)),)
+                others = [evaluate(other) for other in readings(call)[1:]]
+                more = _apart(expected, [o[0] for o in others])
                 if num_roundings == 0:
-                    return (Reference(np.asarray(expected, dtype=np.float64), 0.0, 0.0, formula),)
+                    return (Reference(np.asarray(expected, dtype=np.float64), more, more,
+                                      formula),)
                 compute = kernel_format(call.call, call.held[0])
+                for _, size, _ in others:
+                    largest = np.maximum(largest, size)
                 value = chain(expected, largest, num_roundings, compute)
                 if extra is not None:
-                    more = extra(call)
-                    value = Computed(value.expected, value.contract + more, value.proof + more,
-                                     value.magnitude)
+                    more = more + extra(call)
+                value = Computed(value.expected, value.contract + more, value.proof + more,
+                                 value.magnitude)
                 return (stored_reference(call, value, formula),)
 
         reference.__doc__ = evaluate.__doc__
@@ -258,6 +299,19 @@ def _joined(parts: list[Computed]) -> Computed:
     return Computed(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
+def _widened(part: HostCall, fmt: Format, evaluate: Callable[[HostCall, Format], Computed]
+             ) -> Computed:
+    """The bound of a part, wide enough for every reading of the call."""
+    value, *others = [evaluate(reading, fmt) for reading in readings(part)]
+    if not others:
+        return value
+    more = _apart(value.expected, [o.expected for o in others])
+    contract, proof, magnitude = (
+        np.maximum.reduce(np.broadcast_arrays(*(getattr(v, name) for v in (value, *others))))
+        for name in ("contract", "proof", "magnitude"))
+    return Computed(value.expected, contract + more, proof + more, magnitude)
+
+
 def bounded(
     *targets: Any,
     formula: str,
@@ -277,7 +331,7 @@ def bounded(
                 return (None,)
             with np.errstate(all="ignore"):
                 fmt = kernel_format(call.call, call.held[0])
-                value = _joined([evaluate(part, fmt) for part in _chunks(call)])
+                value = _joined([_widened(part, fmt, evaluate) for part in _chunks(call)])
                 return (stored_reference(call, value, formula),)
 
         reference.__doc__ = evaluate.__doc__

@@ -21,7 +21,7 @@ from torch import Tensor
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, is_covered_float
-from sdc_guard.ops._pointwise import Array, compute_format, operand, pointwise
+from sdc_guard.ops._pointwise import Array, compute_format, converted, operand, pointwise
 from sdc_guard.ops._registry import HostCall
 
 aten = torch.ops.aten
@@ -179,17 +179,24 @@ def reciprocal(call: HostCall) -> tuple[Array, Array, int]:
     return inverse, np.abs(inverse), 2
 
 
+def _stored_operand(call: HostCall, name: str) -> Array:
+    """An operand; a number (of the list forms) rounded to the result's dtype."""
+    if isinstance(call[name], Tensor):
+        return operand(call, name)
+    return converted(call, name, call.held[0].dtype)
+
+
 @pointwise(aten.maximum, formula="exact", integers=True)
 def maximum(call: HostCall) -> tuple[Array, Array, int]:
     """The larger of two values, NaN if one is."""
-    largest = np.maximum(operand(call, "self"), operand(call, "other"))
+    largest = np.maximum(operand(call, "self"), _stored_operand(call, "other"))
     return largest, np.abs(largest), 0
 
 
 @pointwise(aten.minimum, formula="exact", integers=True)
 def minimum(call: HostCall) -> tuple[Array, Array, int]:
     """The smaller of two values, NaN if one is."""
-    smallest = np.minimum(operand(call, "self"), operand(call, "other"))
+    smallest = np.minimum(operand(call, "self"), _stored_operand(call, "other"))
     return smallest, np.abs(smallest), 0
 
 
