@@ -126,7 +126,8 @@ def readings(call: HostCall) -> list[HostCall]:
 
 def _apart(first: Array, others: list[Array]) -> Array:
     """How far the readings of a call are apart."""
-    return np.maximum.reduce(np.broadcast_arrays(0.0, *(np.abs(o - first) for o in others)))
+    distances = np.broadcast_arrays(0.0, *(np.abs(o - first) for o in others))
+    return np.asarray(np.maximum.reduce(distances))
 
 
 def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:

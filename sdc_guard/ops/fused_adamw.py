@@ -1,11 +1,11 @@
 """Fused optimizer steps: ``_fused_adamw_``, ``_fused_adam_``, ``_fused_adagrad_``, ``_fused_sgd_``.
 
 The reference is the update formula in float64 (Loshchilov and Hutter 2019, algorithm 2; Kingma and
-Ba 2015, algorithm 1; Duchi, Hazan and Singer 2011; ``torch.optim`` documentation), and the bound its running error analysis
-(:mod:`sdc_guard.bounds.tracked`) in the computing format: one rounding per operation, scalars
-rounded once.  Two forms of decay and of the moving average are in use (``p (1 - lr wd)`` and
-``p - lr wd p``; ``m + (1 - b) (g - m)`` and ``b m + (1 - b) g``); the analysis takes for each the
-larger error.  Bias corrections are computed in double.
+Ba 2015, algorithm 1; Duchi, Hazan and Singer 2011; ``torch.optim`` documentation), and the bound
+its running error analysis (:mod:`sdc_guard.bounds.tracked`) in the computing format: one rounding
+per operation, scalars rounded once.  Two forms of decay and of the moving average are in use
+(``p (1 - lr wd)`` and ``p - lr wd p``; ``m + (1 - b) (g - m)`` and ``b m + (1 - b) g``); the
+analysis takes for each the larger error.  Bias corrections are computed in double.
 
 Results are lists in schema order: parameters, gradients (written where ``grad_scale`` is given),
 moments. With ``found_inf`` nothing may change.
