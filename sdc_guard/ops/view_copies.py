@@ -160,7 +160,8 @@ def _blocks(call: BoundCall, held: tuple[Tensor, ...], read: Read) -> list[Array
 
 def _chunks_joined(call: BoundCall, held: tuple[Tensor, ...], read: Read) -> list[Array]:
     """Each tensor filled up with 0 to whole chunks along a dimension, one chunk a row, joined."""
-    dim, count = int(call["dim"]), int(call["num_chunks"])
+    count = int(call["num_chunks"])
+    dim = int(call["dim"]) % call["tensors"][0].dim()
     rows = []
     for tensor in call["tensors"]:
         x = read(tensor)
