@@ -26,7 +26,7 @@ from torch import Tensor
 from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._places import BODY_MULTIPLE
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList

@@ -28,7 +28,7 @@ from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._registry import HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._shifts import Window, per_dim, taps
