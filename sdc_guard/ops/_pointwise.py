@@ -138,19 +138,23 @@ def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:
     return value
 
 
+def _common_format(call: BoundCall) -> Format | None:
+    """The format of the promoted operands of an ``out=`` form; None where none is floating."""
+    written = set(call.form.overwrites)
+    read = [t for path, t in call.tensors() if path[0] not in written]
+    read = [t for t in read if t.dim()] or read
+    floats = [format_of(t.dtype) for t in read if is_covered_float(t.dtype)]
+    return max(floats, key=lambda f: f.precision, default=None)
+
+
 def kernel_format(call: BoundCall, held: Tensor) -> Format:
     """The format a kernel computes in: that of the promoted operands for ``out=`` forms, whose
     result may be wider or narrower than the computation; that of the result for the others."""
     out = format_of(held.dtype)
     if not call.form.is_out:
         return compute_format(out)
-    written = set(call.form.overwrites)
-    read = [t for path, t in call.tensors() if path[0] not in written]
-    read = [t for t in read if t.dim()] or read
-    floats = [format_of(t.dtype) for t in read if is_covered_float(t.dtype)]
-    if not floats:
-        return FLOAT32
-    return compute_format(max(floats, key=lambda f: f.precision))
+    common = _common_format(call)
+    return FLOAT32 if common is None else compute_format(common)
 
 
 def stored_reference(call: HostCall, value: Computed, formula: str) -> Reference:
@@ -162,7 +166,14 @@ def stored_reference(call: HostCall, value: Computed, formula: str) -> Reference
         size = np.abs(value.expected)
         contract = contract + rounding(size + contract, out)
         proof = proof + rounding(size + proof, out)
-    magnitude = np.where(np.abs(value.magnitude) >= compute.max, np.inf, value.magnitude)
+    reach = compute.max
+    common = _common_format(call.call) if call.call.form.is_out else None
+    if common is not None and common.precision < min(out.precision, compute.precision):
+        # A wider ``out=`` gets what was stored in the operands' half format first.
+        size = np.abs(value.expected)
+        contract, proof = (e + rounding(size + e, common) for e in (contract, proof))
+        reach = common.max
+    magnitude = np.where(np.abs(value.magnitude) >= reach, np.inf, value.magnitude)
     return Reference(np.asarray(value.expected, dtype=np.float64), proof, contract, formula,
                      magnitude)
 

@@ -202,7 +202,8 @@ def minimum(call: HostCall) -> tuple[Array, Array, int]:
 
 def _rounded_quotient(call: HostCall, mode: str) -> tuple[Array, Array, int]:
     """``floor`` or ``trunc`` of the quotient.  A quotient within its own rounding of an integer may
-    fall to either side, which is 1; the bound is 3 roundings of ``|q|`` and that step."""
+    fall to either side, which is 1; the bound is 3 roundings of ``|q|`` and that step.  Kernels of
+    half formats round the quotient to them first (seen: ``trunc`` of two bf16 tensors)."""
     a, b = operand(call, "self"), operand(call, "other")
     if not is_covered_float(call.held[0].dtype):
         exact = np.floor_divide(a, b)
@@ -211,7 +212,10 @@ def _rounded_quotient(call: HostCall, mode: str) -> tuple[Array, Array, int]:
         return exact, np.abs(exact), 0
     quotient = a / b
     compute = compute_format(call.out_format())
-    near = np.abs(quotient - np.rint(quotient)) <= 4 * rounding(quotient, compute)
+    room = 4 * rounding(quotient, compute)
+    if compute is not call.out_format():
+        room = room + 2 * rounding(quotient, call.out_format())
+    near = np.abs(quotient - np.rint(quotient)) <= room
     size = np.abs(quotient) + np.where(near, 1.0 / compute.u, 0.0)
     return np.floor(quotient) if mode == "floor" else np.trunc(quotient), size, 3
 
