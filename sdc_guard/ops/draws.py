@@ -74,7 +74,8 @@ def _inside(test: Test, text: str, mean: Mean | None = None) -> InvariantFn:
             if mean is None:
                 return None
             expected, limit = mean(call, x, held[0])
-            if np.isfinite([expected, limit]).all() and not abs(x.mean() - expected) <= limit:
+            judged = np.isfinite([expected, limit]).all() and np.isfinite(x).all()
+            if judged and not abs(x.mean() - expected) <= limit:
                 return 0, np.ones(x.shape, dtype=bool), f"the mean of {x.size} draws"
         return None
 

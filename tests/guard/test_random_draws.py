@@ -110,6 +110,14 @@ def test_multinomial_and_binomial(replacement: bool) -> None:
         assert coverage.calls_checked == coverage.calls - 1
 
 
+def test_draws_that_overflow_are_no_false_alarm() -> None:
+    huge = torch.full((33,), 3e38)
+    for draw in (lambda: torch.normal(huge, huge), lambda: torch.normal(-huge, 1e38),
+                 lambda: torch.empty(33, dtype=torch.float16).exponential_(1e-6),
+                 lambda: torch.empty(33).log_normal_(80.0, 9.0)):
+        compared(draw, torch.get_rng_state, lambda: torch.manual_seed(3))
+
+
 def test_draws_count_as_not_tested() -> None:
     with sdc_guard.Guard(budget="all") as guard:
         torch.rand(100)
