@@ -74,6 +74,13 @@ WRITES_UNNAMED = frozenset({
 """Operators that update ``running_mean`` and ``running_var``, which their schemas do not say."""
 
 
+OTHER_BITS_THAN_FUNCTIONAL = frozenset({
+    "aten::mul_.Scalar", "aten::_foreach_mul_.Scalar", "aten::_foreach_mul_.ScalarList",
+})
+"""In half formats these round the number to the format first; their functional overloads do not
+(seen in torch 2.13 on a CPU: the single value is the first operand here, the second there)."""
+
+
 def _is_write(argument: Any) -> bool:
     return argument.alias_info is not None and argument.alias_info.is_write
 
@@ -90,7 +97,9 @@ def form_of(op: Any) -> OpForm:
     num_positional = sum(not a.kwarg_only for a in schema.arguments)
     is_out = bool(overwrites) and all(schema.arguments[i].is_out for i in overwrites)
     functional, positions = op, tuple(range(len(names)))
-    if overwrites:
+    if overwrites and op.name() in OTHER_BITS_THAN_FUNCTIONAL:
+        functional, positions = None, ()
+    elif overwrites:
         keep = tuple(i for i in positions if not (is_out and i in overwrites))
         functional = _functional(op, tuple(_name_and_type(schema.arguments[i]) for i in keep))
         positions = keep if functional is not None else ()

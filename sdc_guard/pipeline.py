@@ -117,7 +117,7 @@ class Pipeline:
                     plan, observation, suspicion, relation, watch):
                 break
         if plan.spec.family == GENERATOR:
-            tally.not_tested["random draws: only their range is checked"] += 1
+            tally.not_tested["random draws: only their range and mean are checked"] += 1
         elif witnesses:
             tally.calls_checked += 1
             tally.elements_checked += plan.elements

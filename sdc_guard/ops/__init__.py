@@ -1,7 +1,8 @@
 """One file per checked op or tight family; the decorators in them are the table."""
 
+from sdc_guard.ops._determinism import is_deterministic
 from sdc_guard.ops._generic import FAMILY as GENERIC
-from sdc_guard.ops._generic import copied, generic_spec, is_deterministic, repeated
+from sdc_guard.ops._generic import copied, generic_spec, repeated
 from sdc_guard.ops._registry import (
     GENERATOR,
     HostCall,

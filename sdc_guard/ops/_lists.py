@@ -77,6 +77,10 @@ def can_halve(call: BoundCall, held: tuple[Tensor, ...], cut_of: Cut) -> bool:
     lists = [a for a in call.args if is_list(a)]
     if not lists or len({len(a) for a in lists}) != 1 or len(held) % len(lists[0]):
         return False
+    if not call.form.overwrites and any(
+        t.dtype is not r.dtype or t.shape != r.shape for t, r in zip(lists[0], held, strict=False)
+    ):
+        return False  # the halves of a result are put into an image of the first operand
     long_enough = False
     for j in range(len(lists[0])):
         tensors = [a[j] for a in lists if isinstance(a[j], Tensor) and a[j].numel() > 1]
@@ -182,13 +186,13 @@ def _list_call(op: Any, generator: torch.Generator, dtype: torch.dtype, length: 
         if kind == "List[Tensor]":
             value: Any = [draw(*s).t() if s == (40, 13) else draw(*s) for s in sizes[:length]]
         elif kind == "List[number]":
-            value = [0.5 + 0.25 * j for j in range(length)]
+            value = [0.5 + 0.3 * j for j in range(length)]
         elif kind == "Tensor":
             value = draw(length).float().cpu() if argument.name == "scalars" else draw()
         elif argument.has_default_value():
             continue
         elif kind == "number":
-            value = 0.75
+            value = 0.7
         else:
             return None
         if argument.kwarg_only:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,42 @@ def is_ambiguous(call: HostCall) -> bool:
     )
 
 
+OPERANDS = frozenset({"self", "other", "end", "exponent", "min", "max"})
+"""Arguments in whose place a number is an operand like any other."""
+
+
+def readings(call: HostCall) -> list[HostCall]:
+    """The call as each kernel may read it.  Where the result is of a half format, an operand
+    without dimensions of a wider one, or a number in its place, is rounded to the half format by
+    some kernels and used as it is by others: ``mul_.Scalar`` and ``mul.Tensor`` with the single
+    value first round it, ``mul.Scalar`` and ``_foreach_mul`` do not (seen in torch 2.13,
+    ``mul_kernel`` in ``BinaryOpsKernel.cpp``); ``addcmul`` rounds a ``tensor2`` of this kind."""
+    held = call.held[0]
+    if held.element_size() != 2 or not is_covered_float(held.dtype):
+        return [call]
+    own = call.out_format()
+    rounded: dict[str, Tensor] = {}
+    for name, value in zip(call.call.form.argument_names, call.call.args, strict=True):
+        if isinstance(value, Tensor):
+            if value.dim() or value.dtype is held.dtype or not is_covered_float(value.dtype):
+                continue
+        elif not isinstance(value, float) or name not in OPERANDS:
+            continue
+        wide = call.number(name)
+        near = nearest(wide, own)
+        if near != wide:
+            rounded[name] = torch.from_numpy(np.array(near))
+    chosen = [c for n in range(len(rounded) + 1) for c in combinations(rounded, n)]
+    return [HostCall(call.call.replaced(**{n: rounded[n] for n in names}), call.held)
+            if names else call for names in chosen]
+
+
+def _apart(first: Array, others: list[Array]) -> Array:
+    """How far the readings of a call are apart."""
+    distances = np.broadcast_arrays(0.0, *(np.abs(o - first) for o in others))
+    return np.asarray(np.maximum.reduce(distances))
+
+
 def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:
     """An operand's values after ATen's conversion to ``dtype``, exactly."""
     value = call.number(name)
@@ -101,19 +138,23 @@ def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:
     return value
 
 
+def _common_format(call: BoundCall) -> Format | None:
+    """The format of the promoted operands of an ``out=`` form; None where none is floating."""
+    written = set(call.form.overwrites)
+    read = [t for path, t in call.tensors() if path[0] not in written]
+    read = [t for t in read if t.dim()] or read
+    floats = [format_of(t.dtype) for t in read if is_covered_float(t.dtype)]
+    return max(floats, key=lambda f: f.precision, default=None)
+
+
 def kernel_format(call: BoundCall, held: Tensor) -> Format:
     """The format a kernel computes in: that of the promoted operands for ``out=`` forms, whose
     result may be wider or narrower than the computation; that of the result for the others."""
     out = format_of(held.dtype)
     if not call.form.is_out:
         return compute_format(out)
-    written = set(call.form.overwrites)
-    read = [t for path, t in call.tensors() if path[0] not in written]
-    read = [t for t in read if t.dim()] or read
-    floats = [format_of(t.dtype) for t in read if is_covered_float(t.dtype)]
-    if not floats:
-        return FLOAT32
-    return compute_format(max(floats, key=lambda f: f.precision))
+    common = _common_format(call)
+    return FLOAT32 if common is None else compute_format(common)
 
 
 def stored_reference(call: HostCall, value: Computed, formula: str) -> Reference:
@@ -125,7 +166,14 @@ def stored_reference(call: HostCall, value: Computed, formula: str) -> Reference
         size = np.abs(value.expected)
         contract = contract + rounding(size + contract, out)
         proof = proof + rounding(size + proof, out)
-    magnitude = np.where(np.abs(value.magnitude) >= compute.max, np.inf, value.magnitude)
+    reach = compute.max
+    common = _common_format(call.call) if call.call.form.is_out else None
+    if common is not None and common.precision < min(out.precision, compute.precision):
+        # A wider ``out=`` gets what was stored in the operands' half format first.
+        size = np.abs(value.expected)
+        contract, proof = (e + rounding(size + e, common) for e in (contract, proof))
+        reach = common.max
+    magnitude = np.where(np.abs(value.magnitude) >= reach, np.inf, value.magnitude)
     return Reference(np.asarray(value.expected, dtype=np.float64), proof, contract, formula,
                      magnitude)
 
@@ -208,14 +256,19 @@ def pointwise(
                 expected, largest, num_roundings = evaluate(call)
                 if not dtype.is_floating_point:
                     return (integer_reference(call, np.asarray(expected)),)
+                others = [evaluate(other) for other in readings(call)[1:]]
+                more = _apart(expected, [o[0] for o in others])
                 if num_roundings == 0:
-                    return (Reference(np.asarray(expected, dtype=np.float64), 0.0, 0.0, formula),)
+                    return (Reference(np.asarray(expected, dtype=np.float64), more, more,
+                                      formula),)
                 compute = kernel_format(call.call, call.held[0])
+                for _, size, _ in others:
+                    largest = np.maximum(largest, size)
                 value = chain(expected, largest, num_roundings, compute)
                 if extra is not None:
-                    more = extra(call)
-                    value = Computed(value.expected, value.contract + more, value.proof + more,
-                                     value.magnitude)
+                    more = more + extra(call)
+                value = Computed(value.expected, value.contract + more, value.proof + more,
+                                 value.magnitude)
                 return (stored_reference(call, value, formula),)
 
         reference.__doc__ = evaluate.__doc__
@@ -258,6 +311,19 @@ def _joined(parts: list[Computed]) -> Computed:
     return Computed(*(np.concatenate(column) for column in zip(*rows, strict=True)))
 
 
+def _widened(part: HostCall, fmt: Format, evaluate: Callable[[HostCall, Format], Computed]
+             ) -> Computed:
+    """The bound of a part, wide enough for every reading of the call."""
+    value, *others = [evaluate(reading, fmt) for reading in readings(part)]
+    if not others:
+        return value
+    more = _apart(value.expected, [o.expected for o in others])
+    contract, proof, magnitude = (
+        np.maximum.reduce(np.broadcast_arrays(*(getattr(v, name) for v in (value, *others))))
+        for name in ("contract", "proof", "magnitude"))
+    return Computed(value.expected, contract + more, proof + more, magnitude)
+
+
 def bounded(
     *targets: Any,
     formula: str,
@@ -277,7 +343,7 @@ def bounded(
                 return (None,)
             with np.errstate(all="ignore"):
                 fmt = kernel_format(call.call, call.held[0])
-                value = _joined([evaluate(part, fmt) for part in _chunks(call)])
+                value = _joined([_widened(part, fmt, evaluate) for part in _chunks(call)])
                 return (stored_reference(call, value, formula),)
 
         reference.__doc__ = evaluate.__doc__

@@ -2,7 +2,7 @@
 
 For each overload of a packet, its in-place and ``out=`` forms included, the tensor arguments take
 several layouts: contiguous with an odd number of elements, transposed, a slice with a gap and an
-offset, a broadcast column, a single element.  Scalars are ``0.75``.
+offset, a broadcast column, a single element.  Scalars are ``0.7``, which no format holds.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def pointwise_samples(
             elif argument.has_default_value():
                 continue
             elif kind == "number":
-                value = 0.75 if dtype.is_floating_point else (True if dtype is torch.bool else 3)
+                value = 0.7 if dtype.is_floating_point else (True if dtype is torch.bool else 3)
                 if dtype.is_complex:
                     value = 0.75 - 0.3j
             elif kind == "bool":

@@ -21,7 +21,7 @@ from torch import Tensor
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, is_covered_float
-from sdc_guard.ops._pointwise import Array, compute_format, operand, pointwise
+from sdc_guard.ops._pointwise import Array, compute_format, converted, operand, pointwise
 from sdc_guard.ops._registry import HostCall
 
 aten = torch.ops.aten
@@ -179,23 +179,31 @@ def reciprocal(call: HostCall) -> tuple[Array, Array, int]:
     return inverse, np.abs(inverse), 2
 
 
+def _stored_operand(call: HostCall, name: str) -> Array:
+    """An operand; a number (of the list forms) rounded to the result's dtype."""
+    if isinstance(call[name], Tensor):
+        return operand(call, name)
+    return converted(call, name, call.held[0].dtype)
+
+
 @pointwise(aten.maximum, formula="exact", integers=True)
 def maximum(call: HostCall) -> tuple[Array, Array, int]:
     """The larger of two values, NaN if one is."""
-    largest = np.maximum(operand(call, "self"), operand(call, "other"))
+    largest = np.maximum(operand(call, "self"), _stored_operand(call, "other"))
     return largest, np.abs(largest), 0
 
 
 @pointwise(aten.minimum, formula="exact", integers=True)
 def minimum(call: HostCall) -> tuple[Array, Array, int]:
     """The smaller of two values, NaN if one is."""
-    smallest = np.minimum(operand(call, "self"), operand(call, "other"))
+    smallest = np.minimum(operand(call, "self"), _stored_operand(call, "other"))
     return smallest, np.abs(smallest), 0
 
 
 def _rounded_quotient(call: HostCall, mode: str) -> tuple[Array, Array, int]:
     """``floor`` or ``trunc`` of the quotient.  A quotient within its own rounding of an integer may
-    fall to either side, which is 1; the bound is 3 roundings of ``|q|`` and that step."""
+    fall to either side, which is 1; the bound is 3 roundings of ``|q|`` and that step.  Kernels of
+    half formats round the quotient to them first (seen: ``trunc`` of two bf16 tensors)."""
     a, b = operand(call, "self"), operand(call, "other")
     if not is_covered_float(call.held[0].dtype):
         exact = np.floor_divide(a, b)
@@ -204,7 +212,10 @@ def _rounded_quotient(call: HostCall, mode: str) -> tuple[Array, Array, int]:
         return exact, np.abs(exact), 0
     quotient = a / b
     compute = compute_format(call.out_format())
-    near = np.abs(quotient - np.rint(quotient)) <= 4 * rounding(quotient, compute)
+    room = 4 * rounding(quotient, compute)
+    if compute is not call.out_format():
+        room = room + 2 * rounding(quotient, call.out_format())
+    near = np.abs(quotient - np.rint(quotient)) <= room
     size = np.abs(quotient) + np.where(near, 1.0 / compute.u, 0.0)
     return np.floor(quotient) if mode == "floor" else np.trunc(quotient), size, 3
 

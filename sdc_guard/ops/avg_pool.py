@@ -26,14 +26,22 @@ from torch import Tensor
 from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._places import BODY_MULTIPLE
-from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
-from sdc_guard.ops._samples import FLOATS, SampleList
+from sdc_guard.ops._pools import (
+    Pool,
+    plane_axes,
+    plane_symmetries,
+    pool_flops,
+    pool_samples,
+    rank_of,
+)
+from sdc_guard.ops._registry import F64, HostCall, Reference, SamplesFn, checked, packet_name
+from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._separable import applied, outer
 from sdc_guard.ops._shifts import per_dim
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate
-from sdc_guard.ops.max_pool import adaptive_edges, plane_axes, plane_symmetries, rank_of
+from sdc_guard.ops.max_pool import adaptive_edges
 
 aten = torch.ops.aten
 Boxes = tuple[list[F64], F64]
@@ -139,7 +147,6 @@ def _with_size(reference: Reference, size: F64) -> Reference:
                      np.maximum(size, reference.magnitude))
 
 
-Pool = tuple[tuple[int, ...], tuple[Any, ...]]
 POOLS: dict[str, tuple[Pool, ...]] = {
     "aten.avg_pool2d": (
         ((2, 5, 9, 11), ([2, 2], [2, 2], [0, 0], False, True, None)),
@@ -154,24 +161,10 @@ POOLS: dict[str, tuple[Pool, ...]] = {
 }
 
 
-def _image(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-
-
-def _forward_samples(packet: Any) -> Any:
-    def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
-        if dtype not in FLOATS or (packet is aten.avg_pool3d and dtype.itemsize == 2):
-            return []
-        calls: SampleList = [
-            (packet.default, (_image(generator, dtype, *shape), *rest), {})
-            for shape, rest in POOLS[str(packet)]]
-        x, *rest = calls[0][1]
-        if x.dim() == 4:
-            calls.append((packet.default,
-                          (x.contiguous(memory_format=torch.channels_last), *rest), {}))
-        return calls
-
-    return samples
+def _forward_samples(packet: Any) -> SamplesFn:
+    wide = tuple(d for d in FLOATS if d.itemsize > 2)
+    return pool_samples(packet, POOLS[str(packet)], "any",
+                        wide if packet is aten.avg_pool3d else FLOATS)
 
 
 def _backward_samples(packet: Any, forward: Any) -> Any:
@@ -179,20 +172,13 @@ def _backward_samples(packet: Any, forward: Any) -> Any:
         calls: SampleList = []
         for op, args, _ in _forward_samples(forward)(generator, dtype):
             value = op(*args)
-            grad = torch.empty_like(value).copy_(_image(generator, dtype, *value.shape))
+            draw = draw_values(generator, dtype, "any")
+            grad = torch.empty_like(value).copy_(draw(*value.shape))
             rest = () if "adaptive" in str(packet) else args[1:]
             calls.append((packet.default, (grad, args[0], *rest), {}))
         return calls
 
     return samples
-
-
-def pool_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
-    """One addition per element read or written."""
-    kernel = call.get("kernel_size")
-    if kernel is None:
-        return int(call["self"].numel())
-    return int(held[0].numel()) * math.prod(per_dim(kernel, rank_of(call)))
 
 
 for _forward, _backward in (

@@ -1,17 +1,18 @@
-"""Dropout given its mask, and the draws that make it.
+"""Dropout and randomized ReLU, given their mask and their noise.
 
-A draw cannot be repeated, so these ops are not replayed; what can be said exactly of a draw is its
-range: bits in {0, 1}, uniform numbers in their interval, a permutation that is one.
+A draw cannot be repeated, so these ops are not replayed (:mod:`sdc_guard.ops.draws`).
 
 ``native_dropout``: the output is ``input * mask * scale`` bit for bit, ``scale = 1 / (1 - p)``.
+The share that is kept lies within Hoeffding's bound of ``1 - p`` (:mod:`sdc_guard.bounds.draws`).
 ATen's CPU code rounds the scale to the operand's format (``Dropout.cpp``), its CUDA code to fp32
 (``Dropout.cu``); both are accepted.  Place of the backward: a product, equal bits everywhere.
+
+``rrelu_with_noise`` in training: the noise is 1 where ``x > 0`` and lies in its interval elsewhere,
+and the output is ``x * noise``, where the product may be made before the noise is rounded to its
+format: two roundings.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,23 +21,20 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.bounds.casts import nearest, same_values
+from sdc_guard.bounds.draws import bounded_mean
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, Format, format_of, is_covered_float
-from sdc_guard.ops._axes import FIXED, Axes, broadcast_axes
+from sdc_guard.ops._axes import broadcast_axes
 from sdc_guard.ops._places import pointwise_symmetries
 from sdc_guard.ops._pointwise import Array, compute_format
 from sdc_guard.ops._registry import (
-    GENERATOR,
     HostCall,
-    InvariantFn,
-    OpSpec,
     Reference,
     checked,
-    packet_name,
-    register,
 )
 from sdc_guard.ops._samples import FLOATS, LAYOUTS, SampleList, draw_values
 from sdc_guard.ops._symmetry import OUTERMOST, Symmetry
+from sdc_guard.ops.draws import MASK_BIAS, register_draw
 
 aten = torch.ops.aten
 Broken = tuple[int, NDArray[np.bool_], str] | None
@@ -55,6 +53,8 @@ def scaled_products(x: Array, mask: Array, scale: float, fmt: Format) -> tuple[A
 def _dropped(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     """The output is ``input * mask * scale``, and the mask holds 0 and 1."""
     output, mask = held
+    if not mask.numel():
+        return None
     stray = bits.raw(bits.on_host(mask)) > 1
     if stray.any():
         return 1, stray, "the mask holds 0 and 1"
@@ -66,25 +66,13 @@ def _dropped(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     scale = 1.0 if idle else (0.0 if p == 1 else 1.0 / (1.0 - p))
     if idle and not kept.all():
         return 1, kept == 0, "nothing is dropped outside training or with p = 0"
+    if not idle and abs(kept.mean() - (1 - p)) > bounded_mean(kept.size, 1.0) + MASK_BIAS:
+        return 1, np.ones(kept.shape, dtype=bool), f"a share of {1 - p:.3g} is kept"
     with np.errstate(all="ignore"):
         x, got = bits.values(call["input"]), bits.values(output) + 0.0
         a, b = scaled_products(x, kept, scale, format_of(output.dtype))
         right = same_values(got, a + 0.0) | same_values(got, b + 0.0)
     return None if right.all() else (0, ~right, "output = input * mask * scale")
-
-
-def _fixed(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
-    return Axes({path: (FIXED,) * t.dim() for path, t in call.tensors()},
-                tuple((FIXED,) * t.dim() for t in held))
-
-
-def _draw(target: Any, text: str, invariant: InvariantFn, samples: Any,
-          family: str = GENERATOR) -> None:
-    register(
-        OpSpec(packet=packet_name(target), family=family, axes=_fixed, symmetries=(),
-               invariant=invariant, replayable=False, samples=samples, doc=text),
-        __name__,
-    )
 
 
 def _dropout_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
@@ -96,99 +84,41 @@ def _dropout_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleLi
     return [(op.default, (layout(draw), p, train), {}) for layout in LAYOUTS for p, train in modes]
 
 
-_draw(aten.native_dropout, "``input * mask * scale``, given the mask.", _dropped, _dropout_samples,
-      family="random")
+register_draw(aten.native_dropout, "``input * mask * scale``, given the mask.", _dropped,
+              _dropout_samples, family="random")
 
 
-def _inside(test: Callable[[BoundCall, Array], Array], text: str) -> InvariantFn:
-    """An invariant from a test of every element: True where it is in its range."""
-
-    def invariant(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
-        if not held or not bits.has_values(held[0].dtype):
-            return None
-        with np.errstate(all="ignore"):
-            right = np.broadcast_to(test(call, bits.values(held[0])), tuple(held[0].shape))
-        return None if right.all() else (0, ~right, text)
-
-    return invariant
-
-
-def _between(call: BoundCall, x: Array, low: Any, high: Any) -> Array:
-    """``low <= x <= high`` after the ends are rounded to the format of x."""
-    own = [t for _, t in call.tensors()]
-    if x.dtype.kind == "f" and own and is_covered_float(own[0].dtype):
-        fmt = format_of(own[0].dtype)
-        low, high = nearest(low, fmt), nearest(high, fmt)
-    return np.asarray((x >= low) & (x <= high))
+def _leaked(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
+    """``x * noise``; the noise is 1 or lies between the ends."""
+    noise, output = (held if call.form.packet == "aten.rrelu_with_noise" else held[::-1])[:2]
+    if not call["training"] or not is_covered_float(output.dtype) or not output.numel():
+        return None
+    fmt = format_of(output.dtype)
+    low, high = (float(call[n]) for n in ("lower", "upper"))
+    with np.errstate(all="ignore"):
+        x, got, factor = bits.values(call["self"]), bits.values(output), bits.values(noise)
+        ends = [nearest(e, fmt) for e in (low, high)]
+        right = np.where(x > 0, factor == 1, (factor >= ends[0]) & (factor <= ends[1]))
+        right |= np.isnan(x)
+        if not right.all():
+            return (0 if noise is held[0] else 1), ~right, "noise is 1 or lies in its interval"
+        product = x * factor
+        limit = 2 * (1 + fmt.u) * np.abs(product) * fmt.u + fmt.eta * (1 + np.abs(x))
+        right = (np.abs(got - product) <= limit) | ~np.isfinite(product)
+    return None if right.all() else ((1 if noise is held[0] else 0), ~right, "output = x * noise")
 
 
-def _integers(call: BoundCall, x: Array) -> Array:
-    high = call.get("high", call.get("to"))
-    low = call.get("low", call.get("from", 0)) or 0
-    if high is None:
-        return np.asarray(np.isfinite(x) & (x == np.rint(x)))
-    # A half format rounds large integers, so that they may reach the end itself.
-    last = high if x.dtype.kind == "f" and high > 2**8 else high - 1
-    return np.asarray((x >= low) & (x <= last) & (x == np.rint(x)))
+def _leaky_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+    draw = draw_values(generator, dtype, "any")
+    if dtype not in FLOATS or dtype is torch.float16:  # no such kernel
+        return []
+    op = aten.rrelu_with_noise
+    return [(op.default, (draw(*s), draw(*s), 0.1, 0.3, training), {})
+            for s in ((211,), (9, 37)) for training in (True, False)]
 
 
-def _within_sigmas(call: BoundCall, x: Array) -> Array:
-    """No generator of torch draws beyond 9 standard deviations: Box and Muller's largest radius is
-    ``sqrt(-2 log u)`` with ``u >= 2^-53``, which is 8.6."""
-    ends = [call.get("mean", 0.0), call.get("std", 1.0)]
-    mean, std = (bits.values(v) if isinstance(v, Tensor) else v for v in ends)
-    return np.asarray(np.abs(x - mean) <= 9 * np.abs(std) + 2.0**-7 * np.abs(mean))
-
-
-def _in_place(op: Any, *rest: Any, domain: str = "any") -> Any:
-    def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
-        draw = draw_values(generator, dtype, domain)
-        return [(op, (layout(draw), *rest), {}) for layout in LAYOUTS if dtype in FLOATS]
-
-    return samples
-
-
-def _factory(op: Any, *rest: Any, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Any:
-    def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
-        return [(op, (*rest, [50, 3]), {"dtype": dtype})] if dtype in dtypes else []
-
-    return samples
-
-
-def _bernoulli_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
-    share = draw_values(generator, dtype, "share")
-    return [
-        *_in_place(aten.bernoulli_.float, 0.3)(generator, dtype),
-        *_in_place(aten.bernoulli.default, domain="share")(generator, dtype),
-        *([(aten.bernoulli_.Tensor, (share(5, 7), share(5, 7)), {})] if dtype in FLOATS else []),
-    ]
-
-
-_BITS = _inside(lambda call, x: (x == 0) | (x == 1), "draws are 0 or 1")
-_UNIT = _inside(lambda call, x: (x >= 0) & (x < 1), "draws lie in [0, 1)")
-_NORMAL = _inside(lambda call, x: _within_sigmas(call, x), "normal draws lie within 9 deviations")
-_WHOLE = _inside(_integers, "draws are integers in their range")
-_POSITIVE = _inside(lambda call, x: (x >= 0) & np.isfinite(x), "draws are positive and finite")
-_PERMUTED = _inside(lambda call, x: np.full(x.shape, (np.sort(x) == np.arange(x.size)).all()),
-                    "draws are a permutation")
-
-_draw(aten.bernoulli, "0 or 1.", _BITS, _bernoulli_samples)
-_draw(aten.uniform, "Uniform numbers of an interval.",
-      _inside(lambda call, x: _between(call, x, call["from"], call["to"]),
-              "draws lie in their interval"),
-      _in_place(aten.uniform_.default, -0.7, 1.9))
-_draw(aten.normal, "Normal numbers.", _NORMAL, _in_place(aten.normal_.default, 0.5, 2.0))
-_draw(aten.exponential, "Exponential numbers.", _POSITIVE, _in_place(aten.exponential_.default))
-_draw(aten.random, "Random integers.", _WHOLE, _in_place(aten.random_.to, 100))
-_draw(aten.rand, "Uniform numbers of [0, 1).", _UNIT, _factory(aten.rand.default))
-_draw(aten.rand_like, "Uniform numbers of [0, 1).", _UNIT, _in_place(aten.rand_like.default))
-_draw(aten.randn, "Normal numbers.", _NORMAL, _factory(aten.randn.default))
-_draw(aten.randn_like, "Normal numbers.", _NORMAL, _in_place(aten.randn_like.default))
-_draw(aten.randint, "Random integers.", _WHOLE,
-      _factory(aten.randint.low, -3, 9, dtypes=(torch.int64, torch.float32)))
-_draw(aten.randperm, "A random permutation.", _PERMUTED,
-      lambda generator, dtype: [(aten.randperm.default, (97,), {})]
-      if dtype is torch.int64 else [])
+register_draw(aten.rrelu_with_noise, "``x * noise``, given the noise.", _leaked, _leaky_samples,
+              family="random")
 
 
 def _backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:

@@ -84,13 +84,17 @@ def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ..
     return (ROTATED, RERUN) if moves else (RERUN,)
 
 
+def _drawn_bags(generator: torch.Generator, dtype: torch.dtype) -> tuple[Any, Tensor, Tensor]:
+    """Operands, 40 rows of 23, and where five bags of them start, one empty."""
+    return (draw_values(generator, dtype, "any"),
+            torch.randint(0, 23, (40,), generator=generator), torch.tensor([0, 0, 7, 19, 20]))
+
+
 def _samples(op: Any) -> Any:
     def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
         if dtype not in FLOATS:
             return []
-        draw = draw_values(generator, dtype, "any")
-        index = torch.randint(0, 23, (40,), generator=generator)
-        start = torch.tensor([0, 0, 7, 19, 20])
+        draw, index, start = _drawn_bags(generator, dtype)
         calls: SampleList = []
         for mode in (SUM, MEAN, MAX):
             calls += [
@@ -214,9 +218,7 @@ def _backward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Sym
 def _backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
     if dtype not in FLOATS:
         return []
-    draw = draw_values(generator, dtype, "any")
-    index = torch.randint(0, 23, (40,), generator=generator)
-    start = torch.tensor([0, 0, 7, 19, 20])
+    draw, index, start = _drawn_bags(generator, dtype)
     calls: SampleList = []
     for mode, frequent, weights, padding in ((SUM, False, None, -1), (SUM, False, draw(40), 3),
                                              (MEAN, False, None, -1), (MEAN, False, None, 3),

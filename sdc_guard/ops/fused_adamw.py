@@ -1,11 +1,11 @@
-"""Fused optimizer steps: ``_fused_adamw_``, ``_fused_adam_``, ``_fused_sgd_``.
+"""Fused optimizer steps: ``_fused_adamw_``, ``_fused_adam_``, ``_fused_adagrad_``, ``_fused_sgd_``.
 
 The reference is the update formula in float64 (Loshchilov and Hutter 2019, algorithm 2; Kingma and
-Ba 2015, algorithm 1; ``torch.optim`` documentation), and the bound its running error analysis
-(:mod:`sdc_guard.bounds.tracked`) in the computing format: one rounding per operation, scalars
-rounded once.  Two forms of decay and of the moving average are in use (``p (1 - lr wd)`` and
-``p - lr wd p``; ``m + (1 - b) (g - m)`` and ``b m + (1 - b) g``); the analysis takes for each the
-larger error.  Bias corrections are computed in double.
+Ba 2015, algorithm 1; Duchi, Hazan and Singer 2011; ``torch.optim`` documentation), and the bound
+its running error analysis (:mod:`sdc_guard.bounds.tracked`) in the computing format: one rounding
+per operation, scalars rounded once.  Two forms of decay and of the moving average are in use
+(``p (1 - lr wd)`` and ``p - lr wd p``; ``m + (1 - b) (g - m)`` and ``b m + (1 - b) g``); the
+analysis takes for each the larger error.  Bias corrections are computed in double.
 
 Results are lists in schema order: parameters, gradients (written where ``grad_scale`` is given),
 moments. With ``found_inf`` nothing may change.
@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from sdc_guard import bits
+from sdc_guard.bounds.casts import nearest
 from sdc_guard.bounds.tracked import Tracked
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, format_of, is_covered_float
@@ -129,6 +130,30 @@ def _sgd(call: HostCall, own: Format, x: dict[str, Array]) -> Step:
     return result
 
 
+def _either(value: float, own: Format, fmt: Format) -> Tracked:
+    """A number that one kernel rounds to the operands' format and another to its own: of the half
+    formats of ``FusedAdagradKernel.cpp`` the vector body does the first, the scalar tail not."""
+    apart = float(np.abs(nearest(value, own) - value))
+    return Tracked(np.asarray(value), np.asarray(apart + abs(value) * fmt.u), fmt)
+
+
+def _adagrad(call: HostCall, own: Format, step: float, x: dict[str, Array]) -> Step:
+    """One update of a chunk; the rate ``lr / (1 + (t - 1) lr_decay)`` is formed in double."""
+    fmt = compute_format(own)
+    decay, lr = float(call["weight_decay"]), _number(call["lr"])
+    p = Tracked.exact(x["self"], fmt)
+    gradient, left = _gradient(call, x["grads"], own, fmt)
+    if decay:
+        gradient = gradient + p * _either(decay, own, fmt)
+    total = Tracked.exact(x["state_sums"], fmt) + gradient * gradient
+    denominator = total.sqrt() + _either(float(call["eps"]), own, fmt)
+    rate = _either(lr / (1 + (step - 1) * float(call["lr_decay"])), own, fmt)
+    first = rate * gradient / denominator
+    second = rate * (gradient / denominator)
+    update = Tracked(first.value, np.maximum(first.error, second.error), fmt)
+    return {"self": (p - update).stored(own), "grads": left, "state_sums": total.stored(own)}
+
+
 def _written(call: BoundCall) -> list[str]:
     return [call.form.argument_names[i] for i in call.form.overwrites]
 
@@ -213,6 +238,26 @@ def _adam_samples(target: Any) -> Any:
     return samples
 
 
+def _adagrad_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+    if dtype not in FLOATS:
+        return []
+    draw, share = (draw_values(generator, dtype, d) for d in ("any", "positive"))
+    options = {"lr": 1e-2, "lr_decay": 0.3, "weight_decay": 0.1, "eps": 1e-6, "maximize": False}
+    calls: SampleList = []
+    for n, changes in ((4, {}), (2, {"maximize": True, "lr_decay": 0.0}),
+                       (2, {"weight_decay": 0.0, "grad_scale": torch.tensor(64.0),
+                            "found_inf": torch.tensor(0.0)}),
+                       (1, {"grad_scale": torch.tensor(64.0), "found_inf": torch.tensor(1.0)}),
+                       (2, {"lr": torch.tensor(1e-2)})):
+        chosen: dict[str, Any] = {**options, **changes}
+        lists = [_parameters(d)[:n] for d in (draw, draw, share)]
+        steps = [torch.tensor(float(3 + j)) for j in range(n)]
+        op = aten._fused_adagrad_.tensor_lr if isinstance(chosen["lr"], Tensor) else (
+            aten._fused_adagrad_.default)
+        calls.append((op, (*lists, steps), chosen))
+    return calls
+
+
 def _sgd_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
     if dtype not in FLOATS or dtype.itemsize < 4:
         return []
@@ -234,6 +279,18 @@ def _sgd_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
 
 _register_adam(aten._fused_adamw, aten._fused_adamw_, True)
 _register_adam(aten._fused_adam, aten._fused_adam_, False)
+
+
+@checked(aten._fused_adagrad, family="optimizer", axes=list_axes, symmetries=list_symmetries,
+         flops=lambda call, held: 9 * sum(t.numel() for t in call["self"]),
+         samples=_adagrad_samples)
+def fused_adagrad(call: HostCall) -> tuple[Reference | None, ...]:
+    """Adagrad: the rate decays with the step and with the root of the summed squares."""
+
+    def update(j: int, own: Format, x: dict[str, Array]) -> Step:
+        return _adagrad(call, own, _number(call["state_steps"][j]), x)
+
+    return tuple(_references(call, update))
 
 
 @checked(aten._fused_sgd, family="optimizer", axes=list_axes, symmetries=list_symmetries,

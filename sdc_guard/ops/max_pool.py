@@ -27,38 +27,22 @@ from sdc_guard import bits
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, format_of, is_covered_float
-from sdc_guard.ops._axes import FIXED, Axes
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
-from sdc_guard.ops._registry import HostCall, Reference, checked, packet_name
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._pools import (
+    Pool,
+    plane_axes,
+    plane_symmetries,
+    pool_flops,
+    pool_samples,
+    rank_of,
+)
+from sdc_guard.ops._registry import HostCall, Reference, SamplesFn, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._shifts import Window, per_dim, taps
-from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
+from sdc_guard.ops._symmetry import Symmetry, negate
 
 aten = torch.ops.aten
 Array = NDArray[Any]
-
-
-def rank_of(call: BoundCall | HostCall) -> int:
-    """Number of spatial dimensions, by the packet's name."""
-    form = call.form if isinstance(call, BoundCall) else call.call.form
-    return 3 if "3d" in form.packet else 2
-
-
-def plane_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
-    """Images and channels; the spatial dimensions, which are the last, are fixed."""
-    rank = rank_of(call)
-
-    def labels(tensor: Tensor) -> tuple[str, ...]:
-        lead = tensor.dim() - rank
-        return tuple(("n", "c")[2 - lead + d] if d < lead else FIXED for d in range(tensor.dim()))
-
-    return Axes({p: labels(t) for p, t in call.tensors()}, tuple(labels(t) for t in held))
-
-
-def plane_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
-    """Rolled images and channels."""
-    labels = plane_axes(call, held).outputs[0]
-    return (*(roll(x, lane=x == "c") for x in labels if x != FIXED), RERUN)
 
 
 def linear_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
@@ -172,11 +156,6 @@ def scattered(call: HostCall) -> tuple[Reference | None, ...]:
     return (Reference(total, error, error, "gamma_{t-1} sum|dy|", abs_sum),)
 
 
-def _image(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
-    return draw_values(generator, dtype, "mixed")(*shape)
-
-
-Pool = tuple[tuple[int, ...], tuple[Any, ...]]
 POOLS: dict[str, tuple[Pool, ...]] = {
     "aten.max_pool2d_with_indices": (
         ((2, 5, 9, 11), ([2, 2],)), ((2, 5, 9, 11), ([3, 2], [2, 1], [1, 0], [1, 2])),
@@ -188,20 +167,8 @@ POOLS: dict[str, tuple[Pool, ...]] = {
 }
 
 
-def _forward_samples(packet: Any) -> Any:
-    def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
-        if dtype not in FLOATS:
-            return []
-        calls: SampleList = [
-            (packet.default, (_image(generator, dtype, *shape), *rest), {})
-            for shape, rest in POOLS[str(packet)]]
-        x, *rest = calls[0][1]
-        if x.dim() == 4:
-            calls.append((packet.default,
-                          (x.contiguous(memory_format=torch.channels_last), *rest), {}))
-        return calls
-
-    return samples
+def _forward_samples(packet: Any) -> SamplesFn:
+    return pool_samples(packet, POOLS[str(packet)], "mixed", FLOATS)
 
 
 def _backward_samples(packet: Any, forward: Any) -> Any:
@@ -209,7 +176,8 @@ def _backward_samples(packet: Any, forward: Any) -> Any:
         calls: SampleList = []
         for op, args, _ in _forward_samples(forward)(generator, dtype):
             value, index = op(*args)
-            grad = torch.empty_like(value).copy_(_image(generator, dtype, *value.shape))
+            draw = draw_values(generator, dtype, "mixed")
+            grad = torch.empty_like(value).copy_(draw(*value.shape))
             if "adaptive" in str(packet):
                 calls.append((packet.default, (grad, args[0], index), {}))
                 continue
@@ -229,14 +197,6 @@ _PAIRS = (
     (aten.adaptive_max_pool2d, aten.adaptive_max_pool2d_backward, adaptive_max_pool),
     (aten.adaptive_max_pool3d, aten.adaptive_max_pool3d_backward, adaptive_max_pool),
 )
-
-
-def pool_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
-    """One comparison per element read."""
-    kernel = call.get("kernel_size")
-    if kernel is None:
-        return int(call["self"].numel())
-    return int(held[0].numel()) * math.prod(per_dim(kernel, rank_of(call)))
 
 
 for _forward, _backward, _reference in _PAIRS:

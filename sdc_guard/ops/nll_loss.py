@@ -73,46 +73,45 @@ def _gradient_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
     return Axes(named, (row,))
 
 
-def _rotated(call: BoundCall, visit: int) -> BoundCall | None:
-    """The call with every class moved by s, modulo their number."""
+def _rotated(call: BoundCall, visit: int, dim: int) -> tuple[BoundCall, int]:
+    """The call with every class moved by s, modulo their number, and s; the classes stand along
+    ``dim`` of the operand."""
     x, target, ignored = call["self"], call["target"], int(call["ignore_index"])
-    classes = x.shape[-1]
-    if classes < 2:
-        return None
-    shift = 1 + visit % (classes - 1)
+    classes = x.shape[dim]
+    shift = 1 + visit % max(classes - 1, 1)
     moved = (target + shift) % classes
-    changed: dict[str, Any] = {"self": x.roll(shift, -1)}
+    changed: dict[str, Any] = {"self": x.roll(shift, dim)}
     if 0 <= ignored < classes:
         changed["ignore_index"] = (ignored + shift) % classes
     else:
         moved = torch.where(target == ignored, target, moved)
     if call["weight"] is not None:
         changed["weight"] = call["weight"].roll(shift, 0)
-    changed["target"] = moved
-    names = call.form.argument_names
-    return BoundCall(call.form, tuple(changed.get(n, a) for n, a in zip(names, call.args,
-                                                                        strict=True)))
+    return call.replaced(target=moved, **changed), shift
 
 
-def _loss_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
-    return (_rotated(call, visit) or call).run()
+def class_symmetries(dim: int) -> tuple[Symmetry, Symmetry, Symmetry]:
+    """Rotated classes of the loss, its negation, and rotated classes of the gradient."""
+
+    def loss_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+        return _rotated(call, visit, dim)[0].run()
+
+    def gradient_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
+        moved, shift = _rotated(call, visit, dim)
+        return (moved.run()[0].roll(-shift, dim),)
+
+    places = frozenset({"address", "lane", "tile"})
+    return (
+        Symmetry("rotate classes", (Move("custom", function=loss_rotated),), places, True),
+        Symmetry("negate self, rotate classes",
+                 (Move("negate", operands=("self",), outputs=(0,)),
+                  Move("custom", outputs=(1,), function=loss_rotated)),
+                 frozenset({"address", "bits"}), True),
+        Symmetry("rotate classes", (Move("custom", function=gradient_rotated),), places, True),
+    )
 
 
-def _gradient_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
-    classes = call["self"].shape[-1]
-    got = (_rotated(call, visit) or call).run()[0]
-    return (got.roll(-(1 + visit % (classes - 1)), -1),) if classes > 1 else (got,)
-
-
-_PLACES = frozenset({"address", "lane", "tile"})
-LOSS_ROTATED = Symmetry("rotate classes", (Move("custom", function=_loss_rotated),), _PLACES, True)
-LOSS_NEGATED = Symmetry(
-    "negate self, rotate classes",
-    (Move("negate", operands=("self",), outputs=(0,)),
-     Move("custom", outputs=(1,), function=_loss_rotated)),
-    frozenset({"address", "bits"}), True)
-GRADIENT_ROTATED = Symmetry("rotate classes", (Move("custom", function=_gradient_rotated),),
-                            _PLACES, True)
+LOSS_ROTATED, LOSS_NEGATED, GRADIENT_ROTATED = class_symmetries(-1)
 
 
 def _loss_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
@@ -175,28 +174,46 @@ def nll_loss_forward(call: HostCall) -> tuple[Reference | None, ...]:
     """``-w x`` per row, or their sum, or that over the sum of weights; and the sum of weights."""
     if not is_covered_float(call.held[0].dtype):
         return (None, None)
-    chosen, weight, kept = _gathered(call)
+    return loss_references(call, _gathered(call), call["self"].dim() == 2)
+
+
+def loss_references(call: HostCall, gathered: tuple[Array, Array, Array], per_term: bool
+                    ) -> tuple[Reference, Reference | None]:
+    """The loss, and the sum of weights, from what was gathered; ``per_term``: without a reduction
+    nothing is summed."""
+    chosen, weight, kept = gathered
     out = call.out_format()
     terms = -chosen * weight
-    if call["reduction"] == NONE and call["self"].dim() == 2:
+    if call["reduction"] == NONE and per_term:
         limit = np.where(kept, rounding(terms, out) + own_rounding(2, terms), 0.0)
         limit = np.where(weight == 1.0, 0.0, limit)
         # Nothing is summed: the CPU kernel stores zero, CUDA's leaves the memory as it is.
         on_cpu = call.held[0].device.type == "cpu"
         unused = Reference(np.zeros(()), 0.0, 0.0, "0: nothing is summed") if on_cpu else None
-        return (Reference(terms, limit, limit, "rounding of w x", np.abs(terms)), unused)
-    (e_loss, e_total), (c_loss, c_total) = (
-        _sum_errors(call, terms, weight, h) for h in (terms.size - 1, cascade_depth(terms.size)))
+        return Reference(terms, limit, limit, "rounding of w x", np.abs(terms)), unused
+    errors = [_sum_errors(call, terms, weight, h)
+              for h in (max(terms.size - 1, 0), cascade_depth(terms.size))]
     loss, total = terms.sum(), weight.sum()
-    size, weights = np.abs(terms).sum(), np.abs(weight).sum()
-    formula = "(h + 1) u sum|w x|"
-    second = Reference(np.asarray(total), e_total, c_total, "h u sum w", weights)
+    size, formula = np.abs(terms).sum(), "(h + 1) u sum|w x|"
+    second = Reference(np.asarray(total), errors[0][1], errors[1][1], "h u sum w",
+                       np.abs(weight).sum())
     if call["reduction"] != MEAN:
-        return (Reference(np.asarray(loss), e_loss, c_loss, formula, size), second)
-    proof, contract = (_quotient_error(loss, e, total, t, out.u, out.eta)
-                       for e, t in ((e_loss, e_total), (c_loss, c_total)))
+        return Reference(np.asarray(loss), errors[0][0], errors[1][0], formula, size), second
+    proof, contract = (_quotient_error(loss, e, total, t, out.u, out.eta) for e, t in errors)
     return (Reference(np.asarray(loss / total), proof, contract, formula + ", division", size),
             second)
+
+
+def gradient_terms(call: HostCall, weight: Array, kept: Array, gradient: Array
+                   ) -> tuple[Array, Array]:
+    """``-w g`` or ``-w g / total`` at the targets, 0 where ignored, and the error."""
+    value = -weight * gradient
+    if call["reduction"] == MEAN:
+        value = value / call.array("total_weight")
+    value = np.where(kept, value, 0.0)
+    out = call.out_format()
+    error = 4 * (1 + 4 * out.u) * rounding(value, out) + own_rounding(4, value)
+    return value, np.where(kept, error + np.abs(weight) * out.eta, 0.0)
 
 
 def _sum_errors(call: HostCall, terms: Array, weight: Array, h: int) -> tuple[Array, Array]:
@@ -228,13 +245,7 @@ def nll_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
         return (None,)
     _, weight, kept = _gathered(call)
     gradient = np.broadcast_to(call.array("grad_output").ravel(), weight.shape)
-    value = -weight * gradient
-    if call["reduction"] == MEAN:
-        value = value / call.array("total_weight")
-    value = np.where(kept, value, 0.0)
-    out = call.out_format()
-    error = np.where(kept, 4 * (1 + 4 * out.u) * rounding(value, out) + own_rounding(4, value), 0.0)
-    error = error + np.where(kept, np.abs(weight) * out.eta, 0.0)
+    value, error = gradient_terms(call, weight, kept, gradient)
     shape = tuple(call.held[0].shape)
     expected, limit = np.zeros((weight.size, shape[-1])), np.zeros((weight.size, shape[-1]))
     target = np.where(kept, np.atleast_1d(bits.values(call["target"])), 0)

@@ -8,28 +8,24 @@ results, images split where nothing is summed, a negated operand or gradient neg
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from sdc_guard import bits
-from sdc_guard.bounds.gamma import own_rounding, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._indexing import fixed
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
-from sdc_guard.ops._symmetry import Move, Symmetry, negate, split
+from sdc_guard.ops._symmetry import Symmetry, negate, split
 from sdc_guard.ops.nll_loss import (
-    MEAN,
     NONE,
     Array,
-    _quotient_error,
-    _sum_errors,
-    cascade_depth,
+    class_symmetries,
+    gradient_terms,
+    loss_references,
 )
 
 aten = torch.ops.aten
@@ -52,40 +48,7 @@ def _gradient_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
     return Axes(named, (IMAGE,))
 
 
-def _rotated(call: BoundCall, visit: int) -> tuple[BoundCall, int]:
-    """The call with every class moved by s, modulo their number, and s."""
-    x, target, ignored = call["self"], call["target"], int(call["ignore_index"])
-    classes = x.shape[1]
-    shift = 1 + visit % max(classes - 1, 1)
-    moved = (target + shift) % classes
-    changed: dict[str, Any] = {"self": x.roll(shift, 1)}
-    if 0 <= ignored < classes:
-        changed["ignore_index"] = (ignored + shift) % classes
-    else:
-        moved = torch.where(target == ignored, target, moved)
-    if call["weight"] is not None:
-        changed["weight"] = call["weight"].roll(shift, 0)
-    return call.replaced(target=moved, **changed), shift
-
-
-def _loss_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
-    return _rotated(call, visit)[0].run()
-
-
-def _gradient_rotated(call: BoundCall, visit: int) -> tuple[Tensor, ...]:
-    moved, shift = _rotated(call, visit)
-    return (moved.run()[0].roll(-shift, 1),)
-
-
-_PLACES = frozenset({"address", "lane", "tile"})
-LOSS_ROTATED = Symmetry("rotate classes", (Move("custom", function=_loss_rotated),), _PLACES, True)
-LOSS_NEGATED = Symmetry(
-    "negate self, rotate classes",
-    (Move("negate", operands=("self",), outputs=(0,)),
-     Move("custom", outputs=(1,), function=_loss_rotated)),
-    frozenset({"address", "bits"}), True)
-GRADIENT_ROTATED = Symmetry("rotate classes", (Move("custom", function=_gradient_rotated),),
-                            _PLACES, True)
+LOSS_ROTATED, LOSS_NEGATED, GRADIENT_ROTATED = class_symmetries(1)
 
 
 def _gradient_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
@@ -134,25 +97,7 @@ def nll_loss2d_forward(call: HostCall) -> tuple[Reference | None, ...]:
     """``-w x`` per pixel, or their sum, or that over the sum of weights; and the sum of weights."""
     if not is_covered_float(call.held[0].dtype):
         return None, None
-    chosen, weight, kept = _gathered(call)
-    out = call.out_format()
-    terms = -chosen * weight
-    if call["reduction"] == NONE:
-        limit = np.where(kept, rounding(terms, out) + own_rounding(2, terms), 0.0)
-        on_cpu = call.held[0].device.type == "cpu"
-        unused = Reference(np.zeros(()), 0.0, 0.0, "0: nothing is summed") if on_cpu else None
-        return Reference(terms, limit, limit, "rounding of w x", np.abs(terms)), unused
-    errors = [_sum_errors(call, terms, weight, h)
-              for h in (max(terms.size - 1, 0), cascade_depth(terms.size))]
-    loss, total = terms.sum(), weight.sum()
-    size, formula = np.abs(terms).sum(), "(h + 1) u sum|w x|"
-    second = Reference(np.asarray(total), errors[0][1], errors[1][1], "h u sum w",
-                       np.abs(weight).sum())
-    if call["reduction"] != MEAN:
-        return Reference(np.asarray(loss), errors[0][0], errors[1][0], formula, size), second
-    proof, contract = (_quotient_error(loss, e, total, t, out.u, out.eta) for e, t in errors)
-    return (Reference(np.asarray(loss / total), proof, contract, formula + ", division", size),
-            second)
+    return loss_references(call, _gathered(call), True)
 
 
 @checked(aten.nll_loss2d_backward, family="loss", axes=_gradient_axes,
@@ -162,13 +107,8 @@ def nll_loss2d_backward(call: HostCall) -> tuple[Reference | None, ...]:
     if not is_covered_float(call.held[0].dtype):
         return (None,)
     _, weight, kept = _gathered(call)
-    value = -weight * np.broadcast_to(call.array("grad_output"), weight.shape)
-    if call["reduction"] == MEAN:
-        value = value / call.array("total_weight")
-    value = np.where(kept, value, 0.0)
-    out = call.out_format()
-    error = 4 * (1 + 4 * out.u) * rounding(value, out) + own_rounding(4, value)
-    error = np.where(kept, error + np.abs(weight) * out.eta, 0.0)
+    gradient = np.broadcast_to(call.array("grad_output"), weight.shape)
+    value, error = gradient_terms(call, weight, kept, gradient)
     shape = tuple(call.held[0].shape)
     expected, limit = np.zeros(shape), np.zeros(shape)
     target = np.where(kept, bits.values(call["target"]), 0)[:, None]

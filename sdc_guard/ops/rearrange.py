@@ -1,5 +1,5 @@
 """Ops that only move elements of images: pixel and channel shuffles, im2col, nearest upsampling;
-and the gradients of the last two, which add up what was copied.
+and the gradients of the last two and of ``unfold``, which add up what was copied.
 
 *Copies* are exact: an invariant gathers the bits in NumPy by an index of its own.  The index of
 nearest upsampling is ``floor(i / s)`` (``floor((i + 1/2) / s)`` for the exact form), which ATen
@@ -30,7 +30,7 @@ from sdc_guard.bounds.gamma import gamma, own_rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._separable import applied
@@ -249,6 +249,29 @@ def col2im(call: HostCall) -> tuple[Reference | None, ...]:
         return (_sum_reference(total, abs_sum, count, held, True),)
 
 
+def unfold_backward(call: HostCall) -> tuple[Reference | None, ...]:
+    """Each element adds the elements of the windows that hold it."""
+    held, grad = call.held[0], call.array("grad_in")
+    if not is_covered_float(held.dtype):
+        return (None,)
+    shape, size = tuple(held.shape), int(call["size"])
+    dim, step = call["dim"] % max(len(shape), 1), int(call["step"])
+    if not shape:
+        return (None,)
+    # The windows' places come last in the gradient; bring dim and them to the front.
+    grad = np.moveaxis(np.moveaxis(grad, dim, 0), -1, 1)
+    lead = np.moveaxis(np.empty(shape), dim, 0).shape
+    total, abs_sum, count = (np.zeros(lead) for _ in range(3))
+    with np.errstate(all="ignore"):
+        for i in range(grad.shape[0]):
+            window = slice(i * step, i * step + size)
+            total[window] += grad[i]
+            abs_sum[window] += np.abs(grad[i])
+            count[window] += 1.0
+        total, abs_sum, count = (np.moveaxis(a, 0, dim) for a in (total, abs_sum, count))
+        return (_sum_reference(total, abs_sum, count, held, True),)
+
+
 def _samples(packet: Any, *calls: tuple[tuple[int, ...], tuple[Any, ...]]) -> Any:
     def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
         if dtype not in FLOATS:
@@ -279,6 +302,17 @@ checked(aten.col2im, family="pool", axes=axes_of(("n",)), symmetries=symmetries,
         samples=_samples(
             aten.col2im, ((3, 12, 24), ([6, 8], [3, 2], [1, 1], [1, 0], [1, 2])),
             ((8, 20), ([6, 8], [2, 2], [2, 1], [0, 1], [1, 2]))))(col2im)
+
+def _nowhere(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
+    return Axes({p: (FIXED,) * t.dim() for p, t in call.tensors()}, ((FIXED,) * held[0].dim(),))
+
+
+checked(aten.unfold_backward, family="pool", axes=_nowhere,
+        symmetries=lambda call, held: (RERUN, *(
+            (negate("grad_in"),) if held[0].is_floating_point() else ())),
+        samples=_samples(aten.unfold_backward, ((4, 7, 3), ([9, 7], 0, 3, 2)),
+                         ((5, 31, 3), ([5, 33], 1, 3, 1)), ((7, 4), ([40], 0, 4, 6)))
+        )(unfold_backward)
 
 _UPSAMPLED: tuple[tuple[tuple[int, ...], tuple[Any, ...]], ...] = (
     ((2, 3, 7), ([12],)), ((2, 5, 6), ([12],)), ((3, 4, 9), ([4],)))

@@ -77,19 +77,29 @@ def _named_twice(index: Any) -> Any:
     return wrong
 
 
+def _taken_wrongly(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
+    """A value that its index does not name, or an index that is named twice."""
+    x, (values, indices) = call["self"], held
+    rank, dim = x.dim(), dim_of(call)
+    found = not_gathered(call, values, indices, dim)
+    if found is not None:
+        return found
+    wrong = _named_twice(lines(indices, rank, dim))
+    if wrong.any():
+        return 1, moved_back(wrong, indices, rank, dim), "no element is taken twice"
+    return None
+
+
 def _sort_fact(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     """A permutation of each line, in order, stable where asked."""
     if not readable(call, held) or nothing_to_compute(call, held):
         return None
     x, (values, indices) = call["self"], held
     rank, dim = x.dim(), dim_of(call)
-    found = not_gathered(call, values, indices, dim)
+    found = _taken_wrongly(call, held)
     if found is not None:
         return found
     v, index = lines(values, rank, dim), lines(indices, rank, dim)
-    wrong = _named_twice(index)
-    if wrong.any():
-        return 1, moved_back(wrong, indices, rank, dim), "the indices are a permutation"
     wrong = out_of_order(v, bool(call["descending"]))
     if wrong.any():
         return 0, moved_back(wrong, values, rank, dim), "values stand in order, NaN as the largest"
@@ -104,15 +114,12 @@ def _topk_fact(call: BoundCall, held: tuple[Tensor, ...]) -> Broken:
     """The k first elements of the sorted line."""
     if not readable(call, held) or nothing_to_compute(call, held):
         return None
-    x, (values, indices) = call["self"], held
+    x, values = call["self"], held[0]
     rank, dim, k = x.dim(), dim_of(call), int(call["k"])
-    found = not_gathered(call, values, indices, dim)
+    found = _taken_wrongly(call, held)
     if found is not None:
         return found
-    v, index = lines(values, rank, dim), lines(indices, rank, dim)
-    wrong = _named_twice(index)
-    if wrong.any():
-        return 1, moved_back(wrong, indices, rank, dim), "no element is taken twice"
+    v = lines(values, rank, dim)
     largest = bool(call["largest"])
     line = np.sort(lines(x, rank, dim), axis=-1)
     wanted = line[..., line.shape[-1] - k:] if largest else line[..., :k]

@@ -35,7 +35,7 @@ from sdc_guard.bounds.interpolation import floored_in_fp32, step_of
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._places import BODY_MULTIPLE
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList
