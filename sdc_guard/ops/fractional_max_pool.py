@@ -24,17 +24,10 @@ from sdc_guard.bounds.interpolation import floored_in_fp32
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._pools import plane_axes, plane_symmetries, rank_of
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
-from sdc_guard.ops.max_pool import (
-    _named,
-    _positions,
-    linear_symmetries,
-    plane_axes,
-    plane_symmetries,
-    rank_of,
-    scattered,
-)
+from sdc_guard.ops.max_pool import _named, _positions, linear_symmetries, scattered
 
 aten = torch.ops.aten
 

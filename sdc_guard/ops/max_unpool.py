@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 from sdc_guard import bits
+from sdc_guard.ops._pools import plane_axes, plane_symmetries, rank_of
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
-from sdc_guard.ops.max_pool import plane_axes, plane_symmetries, rank_of
 
 aten = torch.ops.aten
 

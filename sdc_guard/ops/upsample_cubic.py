@@ -31,7 +31,7 @@ from torch import Tensor
 
 from sdc_guard.bounds.interpolation import antialias_weights, cubic_weights
 from sdc_guard.formats import FLOAT32, accumulator_of, format_of, is_covered_float
-from sdc_guard.ops._generic import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList
 from sdc_guard.ops._separable import weighted
