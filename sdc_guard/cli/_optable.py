@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,9 +16,10 @@ from sdc_guard.bench.workload import intra_op_threads
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.check.plan import make_plan
 from sdc_guard.errors import UsageError
-from sdc_guard.ops import OpSpec, all_specs
+from sdc_guard.ops import OpSpec, all_specs, lookup_complex
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool)
+COMPLEX = (torch.complex64, torch.complex128)
 SEED = 0
 
 
@@ -25,20 +27,31 @@ def short(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
+def _calls_of(spec: OpSpec | None, dtype: torch.dtype) -> list[Any]:
+    if spec is None or spec.samples is None:
+        return []
+    return spec.samples(torch.Generator().manual_seed(SEED), dtype)
+
+
 def row_of(spec: OpSpec) -> dict[str, Any]:
     """Op, family, witnesses, bound, dtypes of the samples, and for each relation that compiles on
     one of them the places that it moves; ``promised`` are those that we have seen to hold."""
     relations: dict[str, dict[str, Any]] = {}
     dtypes = []
-    for dtype in DTYPES:
-        generator = torch.Generator().manual_seed(SEED)
-        calls = spec.samples(generator, dtype) if spec.samples is not None else []
+    complex_spec = lookup_complex(spec.packet)
+    judges = {**dict.fromkeys(DTYPES, spec), **dict.fromkeys(COMPLEX, complex_spec)}
+    for dtype, judge in judges.items():
+        calls = _calls_of(judge, dtype)
         if calls:
             dtypes.append(short(dtype))
         for op, args, kwargs in calls:
             form = form_of(op)
             call = BoundCall(form, form.bind(args, kwargs))
-            for relation in make_plan(spec, call, call.run_identical()).relations:
+            assert judge is not None
+            for relation in make_plan(judge, call, call.run_identical()).relations:
+                known = relations.get(relation.name)
+                if known is not None and dtype in COMPLEX:
+                    continue  # what holds for real numbers is told
                 relations[relation.name] = {
                     "moves": sorted(relation.symmetry.places),
                     "promised": relation.symmetry.known,
@@ -58,7 +71,8 @@ def row_of(spec: OpSpec) -> dict[str, Any]:
 @cache
 def all_rows() -> tuple[dict[str, Any], ...]:
     """The rows of all specs, with one thread: what is promised may depend on their number."""
-    with intra_op_threads(1):
+    with intra_op_threads(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an operator that torch calls old is checked all the same
         return tuple(row_of(spec) for spec in all_specs())
 
 
