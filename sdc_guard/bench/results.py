@@ -138,6 +138,12 @@ def write(path: Path, contents: OverheadFile | DetectionFile | CleanFile) -> Non
     _replace(path.parent / "README.md", _readme(path.parent).encode())
 
 
+def write_text(path: Path, stamp: Stamp, text: str) -> None:
+    """Write a result that is read by people alone, below its stamp, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _replace(path, f"{_told(stamp)}\n\n{text}".encode())
+
+
 def _replace(path: Path, contents: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(contents)

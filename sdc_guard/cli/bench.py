@@ -60,7 +60,7 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
 
     \b
     overhead   plain and guarded steps in turn: time ratios with intervals
-    profile    where the time of a guarded step goes, per op; writes no file
+    profile    where the time of a guarded step goes, per op
     detection  injected faults: how many are found, and why the others are not
     clean      training without faults: anything that is found is a false alarm
 
@@ -167,19 +167,23 @@ def _overhead(options: dict[str, Any]) -> None:
 
 def _profile(options: dict[str, Any]) -> None:
     from sdc_guard.bench.profile import profile_step, render_profile
+    from sdc_guard.bench.results import make_stamp, write_text
     from sdc_guard.bench.workload import intra_op_threads
     from sdc_guard.evidence.plain_json import plain
 
+    stamp = make_stamp(_command_line(), options["seed"])
+    tables: list[str] = []
     for label, build in _workloads(options, options["adamws"] or ("single", "fused")):
         for num_threads in options["threads"] or (1,):
             for budget in map(_parsed, options["budgets"] or ("all",)):
                 with intra_op_threads(num_threads):
                     profile = profile_step(build, budget=budget, seed=options["seed"])
                 head = f"{label}, {num_threads} threads, budget {budget}"
-                if options["as_json"]:
-                    click.echo(json.dumps({"workload": head, **plain(profile)}))
-                else:
-                    click.echo(f"{head}: milliseconds per step\n{render_profile(profile)}\n")
+                table = f"{head}: milliseconds per step\n{render_profile(profile)}\n"
+                tables.append(table)
+                click.echo(json.dumps({"workload": head, **plain(profile)})
+                           if options["as_json"] else table)
+    write_text(options["out"] / "profile.txt", stamp, "\n".join(tables))
 
 
 def _detection(options: dict[str, Any]) -> None:

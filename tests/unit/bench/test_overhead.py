@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from sdc_guard.bench.overhead import measure_overhead, render_overhead
 from sdc_guard.bench.profile import PARTS, profile_step, render_profile
+from sdc_guard.bench.results import make_stamp, write_text
 from sdc_guard.bench.workload import intra_op_threads
 from sdc_guard.calls import OpForm
 from sdc_guard.check.relations import Piece
@@ -88,3 +90,12 @@ def test_profile_accounts_for_the_guarded_time_and_unwraps_what_it_wrapped() -> 
     table = render_profile(profile)
     assert "aten.mm" in table
     assert "all ops" in table
+
+
+def test_a_profile_is_kept_below_its_stamp(tmp_path: Path) -> None:
+    stamp = make_stamp("sdc-guard bench profile", 7)
+    write_text(tmp_path / "new" / "profile.txt", stamp, "the table")
+    text = (tmp_path / "new" / "profile.txt").read_text()
+    assert text.startswith("- command: `sdc-guard bench profile`\n")
+    assert "seed 7" in text
+    assert text.endswith("\n\nthe table")
