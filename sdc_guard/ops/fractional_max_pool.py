@@ -87,10 +87,14 @@ def fractional_max_pool(call: HostCall) -> tuple[Reference | None, ...]:
         reads.append((read.reshape(shape), where.reshape(shape)))
         maximum = np.maximum(maximum, read)
     unsure = ~certain.reshape(tuple(held[0].shape))
-    return tuple(None if reference is None else Reference(
-        np.where(unsure, bits.values(tensor), reference.expected), 0.0, 0.0, reference.formula)
-        for reference, tensor in zip(
-            _named(maximum.reshape(tuple(held[0].shape)), reads, held), held, strict=True))
+    value, index = _named(maximum.reshape(tuple(held[0].shape)), reads, held)
+    if value is not None:
+        limit = np.where(unsure, np.inf, 0.0)
+        value = Reference(value.expected, limit, limit, value.formula)
+    if index is not None:  # no limit speaks of integers
+        index = Reference(np.where(unsure, bits.values(held[1]), index.expected), 0.0, 0.0,
+                          index.formula)
+    return value, index
 
 
 _CALLS: dict[int, tuple[tuple[tuple[int, ...], list[int], list[int]], ...]] = {

@@ -20,13 +20,7 @@ from typing import Any
 from sdc_guard.bench.results import make_stamp
 from sdc_guard.evidence.plain_json import plain
 from sdc_guard.intervals import proportion
-
-KNOWN_PRECISION = {
-    "aten.native_layer_norm_backward": "adds parameter gradients in the half format",
-    "aten.embedding_dense_backward": "adds in the half format",
-}
-"""Kernels whose half-precision results really miss the bound of an fp32 accumulation; findings of
-them are listed, and are no false alarms."""
+from tests.known_precision import is_known
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "complex64",
           "complex128", "int64")
@@ -62,12 +56,6 @@ def run_dtype(
                              "extra [test], which brings expecttest")
         rows.append({"op": last["starts"], "dtype": dtype, "harness": f"process died: {code}"})
         first = int(last["index"]) + 1
-
-
-def is_known(finding: str) -> bool:
-    """True for a ``precision`` verdict on a kernel of :data:`KNOWN_PRECISION`."""
-    verdict, _, message = finding.partition(": ")
-    return verdict == "precision" and any(f" in {op}." in message for op in KNOWN_PRECISION)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.catalogue import child, faults
-from tests.catalogue.run import is_known, power_page, summary
+from tests.catalogue.run import power_page, summary
 
 
 def sample(*tensors: torch.Tensor) -> Any:
@@ -57,13 +57,6 @@ def test_the_summary_counts_and_names_what_is_not_clean() -> None:
     assert found["changed_by_the_guard"] == ["sub float32"]
     assert found["changed_by_any_mode"] == ["div float32"]
     assert found["harness"] == ["eq float32: died"]
-
-
-def test_only_precision_of_the_named_kernels_is_known() -> None:
-    named = "in aten.native_layer_norm_backward.default at x"
-    assert is_known(f"precision: precision {named}")
-    assert not is_known(f"corruption: corruption {named}")
-    assert not is_known("precision: precision in aten.mm.default at x")
 
 
 def test_a_child_prints_one_line_an_operator() -> None:

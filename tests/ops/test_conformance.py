@@ -13,28 +13,12 @@ from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.plan import Plan, make_plan
 from sdc_guard.check.reference import full_reference
 from sdc_guard.ops import OpSpec, all_specs, complex_specs
+from tests.known_precision import LOW_PRECISION_SUMS
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.int64, torch.bool)
 COMPLEX_DTYPES = (torch.complex64, torch.complex128)
 COMPLEX = {f"{spec.packet} complex": spec for spec in complex_specs()}
 SPECS = {spec.packet: spec for spec in all_specs() if not spec.takes_complex} | COMPLEX
-
-LOW_PRECISION_SUMS = {
-    "aten._embedding_bag_backward": "adds in the storage format",
-    "aten.embedding_dense_backward": "adds in the storage format",
-    "aten.nansum": "adds the sums of its runs in the storage format",
-    "aten.native_layer_norm_backward": "adds parameter gradients in the storage format",
-    "aten._index_put_impl": "adds in the storage format",
-    "aten._unsafe_index_put": "adds in the storage format",
-    "aten.index_add": "adds in the storage format",
-    "aten.index_put": "adds in the storage format",
-    "aten.index_reduce": "adds in the storage format",
-    "aten.put": "adds in the storage format",
-    "aten.scatter": "adds in the storage format",
-    "aten.scatter_add": "adds in the storage format",
-    "aten.scatter_reduce": "adds in the storage format",
-}
-"""Kernels that break their fp32 contract in half formats, and why: a finding, not a false alarm."""
 
 NOT_ON_A_CPU = frozenset(
     f"aten._scaled_dot_product_{name}_attention{suffix}"

@@ -44,7 +44,8 @@ def samples(spec: OpSpec, dtype: torch.dtype) -> Iterator[tuple[Plan, BoundCall,
 def limits(
     plan: Plan, call: BoundCall, held: tuple[Tensor, ...]
 ) -> Iterator[tuple[int, NDArray[np.float64], NDArray[np.float64]]]:
-    """(output, expected values, contract limits) of the floating results that are judged."""
+    """(output, expected values, contract limits) of the floating results that are judged; the limit
+    is infinite where an intermediate may overflow."""
     assert plan.spec.reference is not None
     with np.errstate(all="ignore"):
         expectations = plan.spec.reference(HostCall(call, held))
@@ -52,8 +53,10 @@ def limits(
         if expectation is None or held[output] is None or not held[output].is_floating_point():
             continue
         shape = tuple(held[output].shape)
+        in_range = np.asarray(expectation.magnitude) < format_of(held[output].dtype).max
+        contract = np.where(in_range, np.asarray(expectation.contract, dtype=np.float64), np.inf)
         yield (output, np.broadcast_to(expectation.expected, shape),
-               np.broadcast_to(np.asarray(expectation.contract, dtype=np.float64), shape))
+               np.broadcast_to(contract, shape))
 
 
 def neighbour(number: Tensor, up: bool) -> Tensor:
@@ -127,6 +130,8 @@ def test_an_error_of_four_contract_bounds_is_seen_in_any_element(packet: str) ->
         num, missed = misses(spec, dtype)
         assert not missed, f"{len(missed)} of {num} in {dtype}: " + "\n".join(missed[:5])
         counts[dtype] = num
+    if spec.proves is not None and not sum(counts.values()):
+        return  # an exact fact fixes every bit; tests/ops/test_conformance.py breaks it
     floats = [d for d in DTYPES if any(
         t is not None and t.is_floating_point() for _, _, held in samples(spec, d) for t in held)]
     assert not floats or sum(counts.values()), f"no error could be put into {packet}: {counts}"
