@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from weakref import WeakSet
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -260,10 +261,12 @@ class Guard:
         if not pending:
             return
         self._pipeline.pending = []
-        counts = self._policy.take(pending)
+        # Between steps, input is prepared with gradients on and models are evaluated without.
+        counts = self._policy.take(pending, prepares=self._is_over and torch.is_grad_enabled())
         inside = self._provenance.in_optimizer
         if counts and not inside and self.on_finding == "raise" and ranks.world_size() == 1:
-            self._gate.restore_buffers()
+            if self._in_step:  # else the image of the buffers is of the step before
+                self._gate.restore_buffers()
             self._policy.raise_corrupt()
         self._policy.tell(hold=inside)
 
@@ -335,7 +338,7 @@ class Guard:
         self._stepped.clear()
         if self._is_over:
             self._is_over = False
-            self._policy.corrupt = []
+            self._policy.begin_step()
             self._provenance.forget_step()
         self._gate.begin_step()
 
@@ -347,7 +350,8 @@ class Guard:
                 self._mode.on_new_step = None
                 self._new_step()
             elif optimizer in self._stepped:
-                self._policy.corrupt = []
+                self._policy.begin_step()
+                self._gate.begin_step()
 
     def _step_done(self, optimizer: Optimizer) -> None:
         self._pipeline.step += 1
@@ -375,7 +379,7 @@ class Guard:
 
     def _given_up(self, optimizer: Optimizer) -> None:
         """What was found in a step that ended in an exception does not count against the next."""
-        self._policy.corrupt = []
+        self._policy.forget()
         self._step_done(optimizer)
 
     def _report_unseen(self, optimizer: Optimizer) -> None:

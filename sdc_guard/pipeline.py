@@ -32,15 +32,17 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import GENERATOR, GENERIC, copied
+from sdc_guard.ops import GENERATOR, GENERIC, copied, repeated
 from sdc_guard.records import (
     Attribution,
     Evidence,
     Finding,
     Observation,
     OpCall,
+    Pattern,
     Suspicion,
     Verdict,
+    Worst,
 )
 from sdc_guard.wording import describe, message, reduced
 
@@ -109,8 +111,14 @@ class Pipeline:
         if self.scheduler.budget == "all" or tally.num_measured < 64:
             tally.measure(plan.elements, plan.flops)
         witnesses: list[str] = []
+        failed = False
         for run in self._witnesses_of(plan):
-            witness, suspicion, relation = run(plan, call, held, watch)
+            try:
+                witness, suspicion, relation = run(plan, call, held, watch)
+            except Exception as error:  # out of memory in one of them: the others still speak
+                self.on_error(f"while checking {call.form.name}", error)
+                failed = True
+                continue
             if witness:
                 witnesses.append(witness)
             if suspicion is not None and self._investigate(
@@ -124,6 +132,8 @@ class Pipeline:
             tally.flops_checked += plan.flops
             for witness in witnesses:
                 tally.witnesses[witness] += 1
+        elif failed:
+            tally.not_tested["guard error"] += 1
         else:
             tally.not_tested["no witness applies" if plan.fits else "memory budget"] += 1
         spent_s = time.perf_counter() - started_s
@@ -144,8 +154,14 @@ class Pipeline:
         flushes = watch.conditions.flushes_subnormals
         if flushes:
             self.gaps.add("torch.set_flush_denormal is on: calls are repeated, and no more")
-        spec = spec_for(spec, call, held, flushes=flushes)
-        plan = self._plans[key] = make_plan(spec, call, held, self.memory_budget_bytes)
+        try:
+            spec = spec_for(spec, call, held, flushes=flushes)
+            plan = make_plan(spec, call, held, self.memory_budget_bytes)
+        except Exception as error:  # a form of the call that the op's file does not expect
+            self.on_error(f"while planning checks of {call.form.name}", error)
+            spec = repeated(spec.packet, replayable=spec.replayable and not call.form.seeded)
+            plan = make_plan(spec, call, held, self.memory_budget_bytes)
+        self._plans[key] = plan
         gaps = plan.gaps()
         if gaps:
             self.gaps.add(f"{spec.packet}: no relation moves {', '.join(sorted(gaps))}")
@@ -232,10 +248,12 @@ class Pipeline:
         if plan.spec.family == GENERIC:  # and arbitration shall not write to what no schema names
             call = copied(call)
             observation = Observation(call, held)
-        frame = frame_of(plan, held, suspicion)
-        if frame is not None and suspicion.frame is None:
-            suspicion = framed(suspicion, frame)
+        frame = suspicion.frame
         try:
+            seen = frame_of(plan, held, suspicion)
+            if seen is not None and suspicion.frame is None:
+                suspicion = framed(suspicion, seen)
+            frame = seen
             ruling = arbitrate(make_case(plan, observation, suspicion, relation, frame))
         except Exception as error:  # out of memory, or an operand that a reference does not take
             self.on_error(f"while arbitrating {call.form.name}", error)
@@ -275,7 +293,13 @@ class Pipeline:
             return unattributed(ruling.votes, ruling.reason, place)
         if known is not None and len(known.indices) >= MAX_STORED_PER_KIND:
             return known.attribution
-        return find_cause(call, held, ruling.output, ruling.repeatable, ruling.votes, ruling.reason)
+        try:
+            return find_cause(
+                call, held, ruling.output, ruling.repeatable, ruling.votes, ruling.reason)
+        except Exception as error:  # the finding stands without its cause
+            self.on_error(f"while seeking the cause in {call.form.name}", error)
+            reason = f"{ruling.reason}; the search for the cause failed: {type(error).__name__}"
+            return unattributed(ruling.votes, reason, place)
 
     def _finding(
         self,
@@ -287,18 +311,11 @@ class Pipeline:
         frame: Frame | None,
     ) -> Finding:
         assert ruling.verdict is not None
-        output, pattern = ruling.output, pattern_of(ruling.wrong)
-        worst = worst_element(
-            (held if frame is None else frame.view(held))[output],
-            output,
-            ruling.wrong,
-            ruling.expected,
-            ruling.limit,
-            ruling.formula,
-            ruling.exceeds,
-        )
-        if frame is not None:
-            worst, pattern = in_full(worst, pattern, frame.offset(output), held[output].numel())
+        worst, pattern = None, None
+        try:
+            worst, pattern = _places(ruling, held, frame)
+        except Exception as error:  # the finding stands without them
+            self.on_error(f"while describing a finding in {op_call.op}", error)
         return Finding(
             verdict=ruling.verdict,
             call=op_call,
@@ -325,13 +342,37 @@ class Pipeline:
         expected: list[Tensor | None] = [None] * len(held)
         if isinstance(ruling.expected, Tensor):
             expected[ruling.output] = ruling.expected
-        part, seen = (call, held) if frame is None else (frame.call(call), frame.view(held))
+        part = None
+        try:
+            cut, seen = (call, held) if frame is None else (frame.call(call), frame.view(held))
+            part = reduced(plan, cut, seen, tuple(expected), ruling)
+        except Exception as error:  # the whole call may still be small enough
+            self.on_error(f"while reducing a call of {call.form.name}", error)
         evidence = self.bundles.write(
             call,
             held,
             tuple(expected) if frame is None else tuple(None for _ in held),
             finding,
             site=f"{finding.op} {finding.module} {finding.held_is_wrong}",
-            reduced=reduced(plan, part, seen, tuple(expected), ruling),
+            reduced=part,
         )
         return msgspec.structs.replace(finding, evidence=evidence)
+
+
+def _places(
+    ruling: Ruling, held: tuple[Tensor, ...], frame: Frame | None
+) -> tuple[Worst | None, Pattern | None]:
+    """The worst element and the pattern of the wrong ones, in the whole result."""
+    output, pattern = ruling.output, pattern_of(ruling.wrong)
+    worst = worst_element(
+        (held if frame is None else frame.view(held))[output],
+        output,
+        ruling.wrong,
+        ruling.expected,
+        ruling.limit,
+        ruling.formula,
+        ruling.exceeds,
+    )
+    if frame is None:
+        return worst, pattern
+    return in_full(worst, pattern, frame.offset(output), held[output].numel())

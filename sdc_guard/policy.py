@@ -40,6 +40,7 @@ class Policy:
         self.on_finding = parse_on_finding(on_finding)
         self.corrupt: list[Finding] = []
         self._act_on = parse_verdicts(act_on)
+        self._prepared: list[Finding] = []
         self._untold: list[Finding] = []
         self._held: BaseException | None = None
 
@@ -48,16 +49,28 @@ class Policy:
         """True if a corrupt step is to be kept out of the training state."""
         return self.on_finding in ("raise", "skip")
 
-    def take(self, findings: Iterable[Finding]) -> bool:
-        """Take in new findings; returns whether one of them counts against the step."""
+    def take(self, findings: Iterable[Finding], *, prepares: bool = False) -> bool:
+        """Take in new findings; returns whether one of them counts against the step.  With
+        ``prepares`` they count against the next one too: they came between two steps, in work that
+        may be on its batch."""
         counts = False
         for finding in findings:
             log.warning("%s", finding.message)
             if finding.verdict in self._act_on and finding.held_is_wrong:
                 self.corrupt.append(finding)
+                if prepares:
+                    self._prepared.append(finding)
                 counts = True
             self._untold.append(finding)
         return counts
+
+    def begin_step(self) -> None:
+        """What counts against a step that begins is what prepared it."""
+        self.corrupt, self._prepared = self._prepared, []
+
+    def forget(self) -> None:
+        """Nothing found so far counts against any step."""
+        self.corrupt, self._prepared = [], []
 
     def tell(self, *, hold: bool) -> None:
         """Hand new findings to a callable, or warn.
@@ -86,6 +99,7 @@ class Policy:
         Raises:
             CorruptionDetected: always.
         """
-        found, self.corrupt = tuple(self.corrupt), []
+        found = tuple(self.corrupt)
+        self.forget()
         text = found[0].message if found else "another rank found a corrupt result in this step"
         raise CorruptionDetected(text, found)

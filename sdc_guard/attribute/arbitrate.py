@@ -18,7 +18,7 @@ reference may vote.  The rules (ARCHITECTURE.md, "Verdicts"):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -216,7 +216,7 @@ def _poll(case: Case, ruling: Ruling) -> None:
     call would have, which a float64 reference has not."""
     held = case.held[ruling.output]
     wanted = ruling.expected if isinstance(ruling.expected, np.ndarray) else None
-    for name, tensor in _recomputed(case, ruling.output):
+    for name, tensor in _recomputed(case, ruling):
         if tensor is None:
             continue
         differs = (bits.wrong_mask(tensor, held) & ruling.wrong).any()
@@ -244,8 +244,17 @@ def _is_within(
     return np.asarray(values == wanted)
 
 
-def _recomputed(case: Case, output: int) -> list[tuple[str, Tensor | None]]:
-    return [(name, recompute()[output]) for name, recompute in case.recomputations]
+def _recomputed(case: Case, ruling: Ruling) -> Iterator[tuple[str, Tensor | None]]:
+    """The recomputations of the ruling's result, one by one.  One that fails (out of memory, for
+    example) has no vote, and takes none from the others."""
+    for name, recompute in case.recomputations:
+        try:
+            recomputed = recompute()[ruling.output]
+        except Exception as error:
+            method = f"{name}: {type(error).__name__}: {error}"[:200]
+            ruling.votes.append(Vote(place="here", method=method, identical=False, result="failed"))
+            continue
+        yield name, recomputed
 
 
 def _suspect_breaks_proof(case: Case, suspect: Tensor) -> bool:
@@ -277,7 +286,7 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
         return ruling
     against = suspicion.wrong.astype(np.int64)
     in_favour = np.zeros_like(against)
-    for name, tensor in _recomputed(case, suspicion.output):
+    for name, tensor in _recomputed(case, ruling):
         if tensor is None:
             continue
         differs = bits.wrong_mask(tensor, held)

@@ -138,7 +138,7 @@ class MisreadElement(Misread):
             index = np.unravel_index(int(flat_index), tuple(tensor.shape))
             following = np.unravel_index((int(flat_index) + 1) % tensor.numel(),
                                          tuple(tensor.shape))
-            words[index] = old[following] if self.how == "offset" else 0
+            words[index] = old[following] if self.how == "offset" else np.zeros((), words.dtype)
         if host is not image:
             bits.restore(image, host)
         return image

@@ -27,7 +27,7 @@ from sdc_guard.inject.misread import MisreadElement
 from sdc_guard.inject.override import refusal
 from sdc_guard.inject.trigger import is_left_to_a_subclass
 from sdc_guard.observe.sites import uncovered
-from sdc_guard.ops import lookup
+from sdc_guard.ops import OpSpec, Reference, lookup, lookup_complex
 from sdc_guard.ops._registry import HostCall
 
 KINDS = ("flip", "offset place", "dropped place", "offset data", "dropped data")
@@ -82,9 +82,16 @@ def record(fn: Callable[[], object]) -> list[Recorded]:
     return [c for c in recorder.calls if any(t is not None and t.numel() for t in c.held)]
 
 
+def _spec_of(call: BoundCall, held: tuple[Tensor | None, ...]) -> OpSpec | None:
+    """The operator's file that takes this call; a complex one needs one of its own."""
+    tensors = (*(t for _, t in call.tensors()), *(t for t in held if t is not None))
+    find = lookup_complex if any(t.is_complex() for t in tensors) else lookup
+    return find(call.form.packet)
+
+
 def limits_of(call: BoundCall, held: tuple[Tensor | None, ...]) -> tuple[Any, ...]:
     """Twice the contract of each result, by the reference in the operator's file."""
-    spec = lookup(call.form.packet)
+    spec = _spec_of(call, held)
     if spec is None or spec.reference is None or any(t is None for t in held):
         return tuple(None for _ in held)
     try:
@@ -92,7 +99,16 @@ def limits_of(call: BoundCall, held: tuple[Tensor | None, ...]) -> tuple[Any, ..
             found = spec.reference(HostCall(call, [t for t in held if t is not None]))
     except Exception:  # an operand that the file does not take; the guard repeats such a call
         return tuple(None for _ in held)
-    return tuple(None if r is None else 2.0 * np.asarray(r.contract) for r in found)
+    return tuple(None if r is None else _twice_the_contract(r) for r in found)
+
+
+def _twice_the_contract(reference: Reference) -> NDArray[Any]:
+    """Of a complex result that is judged part by part: a modulus that one part at least must
+    break."""
+    if reference.parts is None:
+        return 2.0 * np.asarray(reference.contract)
+    real, imag = (np.asarray(part.contract) for part in reference.parts)
+    return np.asarray(2.0 * np.hypot(real, imag))
 
 
 def effect(got: Tensor, held: Tensor, limit: NDArray[Any] | float | None) -> str:
@@ -122,7 +138,7 @@ def draw(
     draw had an effect above twice the bound."""
     for _ in range(TRIES):
         recorded = calls[int(generator.integers(len(calls)))]
-        spec = lookup(recorded.call.form.packet)
+        spec = _spec_of(recorded.call, recorded.held)
         scratch = spec.scratch if spec is not None else ()
         limits = limits_of(recorded.call, recorded.held)
         draw_one = _draw_flip if kind == "flip" else _draw_misread

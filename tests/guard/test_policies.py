@@ -140,3 +140,48 @@ def test_a_step_that_the_scaler_drops_is_one_with_the_next() -> None:
     scaled_step(run, scaler, 3)
     assert run.state() != before
     sdc_guard.unwrap(run.model)
+
+
+def test_a_fault_in_the_preparation_of_a_batch_keeps_its_step_out_and_no_other() -> None:
+    run = Run()
+    guard = wrapped(run)
+    run.step(0)
+    before = run.state()
+    with hit(flip(aten.div.Tensor)):
+        x = batch(1)[0] / 3.0
+    run.optimizer.zero_grad()
+    run.model(x).square().sum().backward()
+    run.optimizer.step()
+    assert run.state() == before
+    assert guard.coverage.steps_skipped == 1
+    run.step(2)
+    assert run.state() != before
+    assert guard.coverage.steps_skipped == 1
+
+
+def test_a_fault_in_gradients_that_are_made_by_hand_keeps_the_step_out() -> None:
+    run = Run()
+    guard = wrapped(run)
+    run.step(0)
+    before = run.state()
+    with hit(flip(aten.div.Tensor)):
+        for parameter in run.model.parameters():
+            parameter.grad = parameter.detach() / 3.0
+    run.optimizer.step()
+    assert run.state() == before
+    assert guard.coverage.steps_skipped == 1
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+def test_raising_between_steps_leaves_the_buffers_as_they_are(evaluates: bool) -> None:
+    run = Run()
+    wrapped(run, on_finding="raise")
+    run.step(0)
+    run.step(1)
+    before = run.state()
+    with torch.set_grad_enabled(not evaluates), hit(flip(aten.div.Tensor)), \
+            pytest.raises(sdc_guard.CorruptionDetected):
+        batch(2)[0] / 3.0
+    assert run.state() == before
+    run.step(2)
+    assert run.state() != before

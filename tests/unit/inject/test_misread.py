@@ -83,3 +83,11 @@ def test_bad_arguments_are_errors_that_show_the_value(arguments: dict[str, Any])
 def test_random_draws_are_refused() -> None:
     with pytest.raises(UsageError, match="draws random numbers"):
         MisreadElement(aten.bernoulli.default, (0,), "offset", flat_index=0)
+
+
+@pytest.mark.parametrize(("how", "wrong"), [("offset", 3 + 3j), ("dropped", 0j)])
+def test_an_element_of_16_bytes_is_misread_too(how: str, wrong: complex) -> None:
+    z = torch.tensor([1 + 1j, 2 + 2j, 3 + 3j], dtype=torch.complex128)
+    with MisreadElement(aten.mul.Tensor, (0,), how, shape=(3,), flat_index=1) as fault:
+        assert (z * 2).tolist() == [2 + 2j, 2 * wrong, 6 + 6j]
+    assert len(fault.injected) == 1
