@@ -10,6 +10,9 @@ analysis):
     e(a / b) = (e_a + |a/b| e_b) / (|b| - e_b) + r,    infinite where e_b >= |b|,
     e(sqrt a) = min(e_a / sqrt(a), sqrt(e_a)) + 2 r    (a kernel's root may err by an ulp).
 
+Where ``|x| + e`` is beyond the format's largest number a kernel may have an infinity, and e is
+infinite: a gradient of 1e20 has a square of infinity in fp32, and a step of 0.
+
 A fused multiply-add only drops a rounding.  The reference's own float64 rounding is covered because
 u is that of the computing format plus 2^-52, and a whole eta stands for an underflow.
 """
@@ -51,7 +54,7 @@ class Tracked:
     def _rounded(self, value: Array, error: Array, count: int = 1) -> Tracked:
         u = self.fmt.u + 2 * FLOAT64.u
         rounding = u * (np.abs(value) + error) + self.fmt.eta
-        return Tracked(value, error + count * rounding, self.fmt)
+        return Tracked(value, _unless_overflow(value, error + count * rounding, self.fmt), self.fmt)
 
     def __neg__(self) -> Tracked:
         return Tracked(-self.value, self.error, self.fmt)
@@ -89,4 +92,10 @@ class Tracked:
         if fmt.precision >= self.fmt.precision:
             return self
         rounding = fmt.u * (np.abs(self.value) + self.error) + 0.5 * fmt.eta
-        return Tracked(self.value, self.error + rounding, self.fmt)
+        return Tracked(self.value, _unless_overflow(self.value, self.error + rounding, fmt),
+                       self.fmt)
+
+
+def _unless_overflow(value: Array, error: Array, fmt: Format) -> Array:
+    """The error; infinite where the kernel's value may be."""
+    return np.where(np.abs(value) + error <= fmt.max, error, np.inf)

@@ -223,6 +223,8 @@ def _compile_negate(
     def run(call: BoundCall, held: Sequence[Tensor], visit: int) -> Pieces:
         base = call.replaced(**overrides) if overrides else call
         got = base.mapped(lambda p, t: negated(t) if p[0] in positions else t).run()
+        if move.unless is not None and bits.raw(got[move.unless]).any():
+            return []
         return [Piece(i, got[i], held[i], None, negated=True) for i in covered]
 
     return run, set(covered)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from sdc_guard.bits import is_lazy
+from sdc_guard.bits import distinct, is_injective, is_lazy
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.relations import Relation
@@ -95,7 +95,8 @@ def spec_for(
     A complex call needs a spec that takes it.  One with a lazy negative or conjugate among its
     operands has its reference, on images that hold the numbers, and a rerun: relations move
     memory, which holds other numbers, and an exact fact compares it.  While subnormals are flushed
-    (``flushes``) everything is repeated only.
+    (``flushes``) everything is repeated only, and so is a call that writes to an operand whose
+    elements share memory: its result depends on which of them is written last.
     """
     results = [t for t in held if t is not None]
     operands = [t for _, t in call.tensors()]
@@ -106,7 +107,9 @@ def spec_for(
         judges = found.reference is not None and found.replayable
         found = dataclasses.replace(found, symmetries=(RERUN,), invariant=None, proves=None,
                                     checksum=None) if judges else None
-    if found is None or flushes or any(is_lazy(t) for t in results):
+    written = (t for p, t in call.tensors() if p[0] in call.form.overwrites)
+    if found is None or flushes or any(is_lazy(t) for t in results) or any(
+            not is_injective(t) or distinct(t) is not t for t in written):
         if spec.family == GENERIC:
             return spec
         return repeated(spec.packet, replayable=spec.replayable and not call.form.seeded)

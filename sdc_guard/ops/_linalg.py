@@ -95,7 +95,7 @@ def scaled(
         if not bits.is_injective(tensor):
             return none
         image = bits.empty_image(tensor)
-        torch.mul(tensor, 4.0, out=image)
+        torch.mul(bits.distinct(tensor), 4.0, out=bits.distinct(image))
         got = call.replaced(**{operand: image}).run()
         return tuple(None if back is None or t is None else back(t)
                      for t, back in zip(got, undo, strict=True))

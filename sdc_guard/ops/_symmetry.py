@@ -30,7 +30,8 @@ class Move:
     every covered result; ``double`` sets the call beside one or two copies of itself along a new
     leading axis; ``reverse`` reverses list operands; ``rerun`` repeats the call on private images
     at another address; ``custom`` asks ``function(call, visit)`` for the undone results, None
-    where it has none.
+    where it has none.  A recomputation whose output ``unless`` (LAPACK's ``info``) is not 0
+    throughout says nothing.
     """
 
     how: str
@@ -39,6 +40,7 @@ class Move:
     outputs: tuple[int, ...] | None = None
     overrides: tuple[tuple[str, Any], ...] = ()
     function: Callable[[BoundCall, int], tuple[Tensor | None, ...]] | None = None
+    unless: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -141,6 +141,11 @@ def backward_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     return 2 * _pairs(call) * int(3 * call["query"].shape[3] + 2 * call["value"].shape[3])
 
 
+MOST_DELTA = 12.0
+"""Score errors up to which the limits hold: sums of exponentials are then off by a factor of less
+than 2^20, and exponentials that underflow here stay below what the limits grant to underflow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """Operands with one head of keys per head of queries, and the masked scores."""
@@ -152,6 +157,9 @@ class Scores:
     scores: F64
     delta: F64
     groups: int
+    reach: F64
+    """0 for the queries that are judged: no product overflows before it is scaled, and no score
+    errs by more than ``MOST_DELTA``; infinite for others."""
 
 
 def _scores(call: HostCall, k: bounds.Machine) -> Scores:
@@ -163,7 +171,8 @@ def _scores(call: HostCall, k: bounds.Machine) -> Scores:
     scale = 1 / math.sqrt(query.shape[-1]) if scale is None else float(scale)
     turned = np.swapaxes(key, -1, -2)
     scores = scale * (query @ turned)
-    abs_scores = abs(scale) * (np.abs(query) @ np.abs(turned))
+    products = np.abs(query) @ np.abs(turned)
+    abs_scores = abs(scale) * products
     name = mask_name(call.call)
     if name is not None:
         scores = scores + call.array(name)
@@ -171,7 +180,11 @@ def _scores(call: HostCall, k: bounds.Machine) -> Scores:
         seen = np.tri(query.shape[2], key.shape[2], dtype=bool)
         scores = np.where(seen, scores, -np.inf)
     delta = bounds.score_error(abs_scores, scores, query.shape[-1], k)
-    return Scores(query, key, value, scale, scores, delta, groups)
+    partial = np.maximum(products, abs_scores).max(-1, keepdims=True)
+    far = ~(scores >= scores.max(-1, keepdims=True) - 2 * delta - 1500.0)  # no kernel sees e^-1500
+    vague = np.where(np.isneginf(scores) | far, 0.0, delta).max(-1, keepdims=True)
+    reach = np.where((partial < k.acc.max / 2) & (vague <= MOST_DELTA), 0.0, np.inf)
+    return Scores(query, key, value, scale, scores, delta, groups, reach)
 
 
 def _machine(call: HostCall) -> bounds.Machine | None:
@@ -228,10 +241,11 @@ def forward(call: HostCall) -> tuple[Reference | None, ...]:
         g = bounds.shift_growth(s.delta, distance, k.u)
         out_limits, lse_limits = bounds.forward_limits(p, g, total, s.value, out, top, k)
         size = np.abs(s.value).max(-2, keepdims=True) * total
-        size = size + _unbounded(s.query, s.key, s.value)
+        size = size + s.reach + _unbounded(s.query, s.key, s.value)
         lse = np.where(empty, 0.0, top + np.log(total))
         # Rows without a key: the output is zero everywhere, the log-sum-exp is each kernel's own.
-        ends = [np.where(empty, np.inf if held[0].device.type != "cpu" else 0.0, x)
+        out_limits = bounds.Limits(out_limits.proof + s.reach, out_limits.contract + s.reach)
+        ends = [np.where(empty, np.inf if held[0].device.type != "cpu" else 0.0, x + s.reach)
                 for x in (lse_limits.proof, lse_limits.contract)]
     shape = tuple(held[0].shape)
     formula = "sum p |v| (r + gamma_N + v) / l + |o| r_l"
@@ -240,27 +254,27 @@ def forward(call: HostCall) -> tuple[Reference | None, ...]:
     if len(held) > 1:
         found.append(_log_sum(held[1], lse[..., 0],
                               bounds.Limits(ends[0][..., 0], ends[1][..., 0]), k,
-                              _unbounded(s.query, s.key)))
+                              s.reach[..., 0] + _unbounded(s.query, s.key)))
     return (*found, *(None for _ in held[2:]))
 
 
 def _log_sum(
-    tensor: Tensor | None, lse: F64, limits: bounds.Limits, k: bounds.Machine, size: float
+    tensor: Tensor | None, lse: F64, limits: bounds.Limits, k: bounds.Machine, size: F64
 ) -> Reference | None:
     """The log-sum-exp in the layout of the result: CUDA pads the queries, cuDNN adds a dimension;
     it is not asked for in inference."""
     if tensor is None or tensor.numel() < lse.size or not is_covered_float(tensor.dtype):
         return None
     if tensor.dim() == 4:
-        lse, limits = lse[..., None], bounds.Limits(limits.proof[..., None], limits.contract[...,
-        None])
+        lse, size = lse[..., None], size[..., None]
+        limits = bounds.Limits(limits.proof[..., None], limits.contract[..., None])
     pad = tensor.shape[2] - lse.shape[2]
     widths = [(0, 0), (0, 0), (0, pad), (0, 0)][: lse.ndim]
     expected = np.pad(lse, widths)
     padded = bounds.Limits(*(np.pad(x, widths, constant_values=np.inf)
                              for x in (limits.proof, limits.contract)))
     return _reference(tensor, expected, padded, k, "r_l + phi |log l| + 3 u (|m| + |lse|)",
-                      size)
+                      np.pad(size, widths))
 
 
 def backward(call: HostCall) -> tuple[Reference | None, ...]:
@@ -285,15 +299,19 @@ def backward(call: HostCall) -> tuple[Reference | None, ...]:
         limits = bounds.backward_limits(p, g, difference, abs_difference, s.query, s.key, grad,
                                         s.scale, k)
         unbounded = _unbounded(grad, s.query, s.key, s.value, out, lse)
+        if not (abs_difference < k.acc.max / 2).all():
+            unbounded = np.inf
     found: list[Reference | None] = []
     for i, tensor in enumerate(held):
         if i >= len(results) or tensor is None or not tensor.numel():
             found.append(None)
             continue
         groups = s.groups if i else 1
+        open_end = unbounded + (s.reach.max() if i else s.reach)
         expected, proof, contract, size = (
             _grouped(x, groups)
-            for x in (results[i], limits[i][0].proof, limits[i][0].contract, limits[i][1]))
+            for x in (results[i], limits[i][0].proof + open_end, limits[i][0].contract + open_end,
+                      limits[i][1]))
         found.append(_reference(tensor, expected, bounds.Limits(proof, contract), k,
                                 "P (r |dP - d| + ...) and gamma of the product", size + unbounded))
     return tuple(found)

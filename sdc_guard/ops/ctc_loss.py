@@ -12,7 +12,9 @@ fills only where its backward reads it, so it is judged through the loss and the
 0 beyond an input's length, and everywhere for an infinite loss that is set to 0.  x errs by that of
 B, by ``24 u + 2 u |.|`` for each of the sum's terms and by three roundings of its parts, which
 multiplies ``e^x`` by at most e to that; two exponentials of 4 ulps, a difference and a product
-follow.  An infinite loss that is kept makes gradients that are not judged.
+follow.  An infinite loss that is kept makes gradients that are not judged, nor are those of
+log-probabilities that are not finite (ATen's formula has ``-inf + inf`` in x) and of sequences with
+a blank among their labels, which torch does not permit and whose last step it sums otherwise.
 
 *Place.*  Sequences are computed by themselves: rolled batches keep every bit, and so does the
 negated gradient (seen in fp32 and fp64, 1 and 2 threads).
@@ -111,7 +113,8 @@ def ctc_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
                 continue
             probs, labels = batch.sequence(n)
             steps = probs.shape[0]
-            if not np.isfinite(losses[n]) or not np.isfinite(grads[n]) or not steps:
+            invalid = bool((batch.targets[n] == batch.blank).any())
+            if invalid or not np.isfinite(losses[n]) or not np.isfinite(grads[n]) or not steps:
                 limit[:, n] = np.inf
                 continue
             value, error, size, reach = _gradient(probs, labels, table[n, :steps, : labels.size],
@@ -120,6 +123,7 @@ def ctc_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
             error = np.abs(grads[n]) * (error + 2 * fmt.u * size)
             limit[:steps, n] = error + rounding(expected[:steps, n], fmt) + 4 * fmt.tiny * max(
                 abs(grads[n]), 1.0)
+            limit[:steps, n][~np.isfinite(probs)] = np.inf
             magnitude[:steps, n] = np.maximum(size * max(abs(grads[n]), 1.0), reach)
     unknown = ~np.isfinite(expected) | np.isnan(limit)
     limit = np.where(unknown, np.inf, limit)

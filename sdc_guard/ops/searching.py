@@ -7,6 +7,7 @@ the sequence's dtype does not hold.  Place: sequences and values split and roll.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def _reference(call: HostCall) -> tuple[Reference | None, ...]:
     values = call["self"]
     if not bits.has_values(sequence.dtype) or sequence.dtype is torch.bool:
         return (None,)
-    lines = bits.values(sequence).reshape(-1, sequence.shape[-1])
+    lines = bits.values(sequence).reshape(math.prod(sequence.shape[:-1]), sequence.shape[-1])
     sorter = call.get("sorter")
     if sorter is not None:
         lines = np.take_along_axis(lines, bits.values(sorter).reshape(lines.shape), -1)

@@ -80,23 +80,24 @@ def _axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
                              for t, x in zip(held, results, strict=True)))
 
 
-def _negated(*operands: str) -> Symmetry:
-    return Symmetry(f"negate {' '.join(operands)}",
-                    (Move("negate", operands=operands, outputs=(0,)),),
+def _negated(operand: str, info: int | None = None) -> Symmetry:
+    return Symmetry(f"negate {operand}",
+                    (Move("negate", operands=(operand,), outputs=(0,), unless=info),),
                     frozenset({"address", "bits"}), True)
 
 
 def _symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:
     """Negating the right side or the matrix negates the solution, bit for bit (3,456 calls), and
-    four times the matrix has a fourth of the inverse."""
+    four times the matrix has a fourth of the inverse.  A pivot that cancels is +0 with either sign
+    of the matrix, and so are the infinities that it makes: a singular one is not negated."""
     packet = call.form.packet
     matrix_dims = 1 if packet == "aten._linalg_solve_ex" and _is_vector(call) else 2
     several = batch_moves(call, held, matrix_dims)
     if packet == "aten.linalg_inv_ex":
-        return relations(call, *several, _negated("A"),
+        return relations(call, *several, _negated("A", 1),
                          scaled("A", (times(4.0), same), known=True))
     signs = (_negated("B"),) if packet == "aten.linalg_lu_solve" else (
-        _negated("B"), _negated("A"))
+        _negated("B"), _negated("A", 3))
     return relations(call, *several, *signs)
 
 

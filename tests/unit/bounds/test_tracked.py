@@ -7,7 +7,7 @@ import hypothesis.strategies as st
 import numpy as np
 
 from sdc_guard.bounds.tracked import Tracked
-from sdc_guard.formats import BFLOAT16, FLOAT32
+from sdc_guard.formats import BFLOAT16, FLOAT16, FLOAT32
 
 numbers = st.floats(width=32, min_value=-(2.0**40), max_value=2.0**40) | st.floats(
     width=32, min_value=-(2.0**-120), max_value=2.0**-120)
@@ -72,3 +72,15 @@ def test_a_possibly_zero_denominator_has_no_bound() -> None:
     with np.errstate(all="ignore"):
         inverse = exact(1.0) / Tracked(np.array(1e-9), np.array(1e-8), FLOAT32)
     assert float(inverse.error) == np.inf
+
+
+def test_nothing_is_said_where_the_format_overflows() -> None:
+    with np.errstate(all="ignore"):
+        huge = exact(1e25) * exact(1e25)
+        step = exact(1e25) / (huge.sqrt() + exact(1e-8))
+        below = exact(1e18) * exact(1e18)
+        half = exact(1e36).stored(FLOAT16)
+        nothing = exact(0.0) * huge
+    for found in (huge, step, half, nothing):
+        assert np.isinf(found.error)
+    assert np.isfinite(below.error)
