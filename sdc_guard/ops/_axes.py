@@ -103,6 +103,9 @@ def broadcast_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
     named: dict[Path, Labels] = {}
     for path, tensor in call.tensors():
         lead = rank - tensor.dim()
+        if lead < 0:  # an ``out`` of another shape, which the call resizes
+            named[path] = (FIXED,) * tensor.dim()
+            continue
         named[path] = tuple(
             names[lead + i] if tensor.shape[i] == shape[lead + i] else FIXED
             for i in range(tensor.dim())

@@ -117,9 +117,9 @@ def _mean_reference(expected: F64, size: F64, num_terms: int, compute: Format, h
 
 def _integer_pool(x: Array, matrices: list[F64], terms: int) -> Array:
     """The 0/1 maps applied to integers, modulo 2^64."""
-    maps = [m.astype(np.int64) for m in matrices]
     (factor,) = summable(terms, x)
-    return whole(applied(factor, maps if factor.dtype.kind == "i" else matrices))
+    maps: list[Array] = [m.astype(factor.dtype) for m in matrices]
+    return whole(applied(factor, maps))
 
 
 def _integer_avg_pool(call: HostCall, held: Tensor) -> Reference | None:
