@@ -102,9 +102,12 @@ def broadcast_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:
     names = tuple(f"d{i}" for i in range(rank))
     named: dict[Path, Labels] = {}
     for path, tensor in call.tensors():
-        lead = rank - tensor.dim()  # below 0 for an ``out=`` that the call has resized
+        lead = rank - tensor.dim()
+        if lead < 0:  # an ``out=`` that the call has resized
+            named[path] = (FIXED,) * tensor.dim()
+            continue
         named[path] = tuple(
-            names[lead + i] if lead >= 0 and tensor.shape[i] == shape[lead + i] else FIXED
+            names[lead + i] if tensor.shape[i] == shape[lead + i] else FIXED
             for i in range(tensor.dim())
         )
     return Axes(named, tuple(names for _ in held))

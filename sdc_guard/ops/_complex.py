@@ -37,7 +37,7 @@ Held = tuple[Tensor, ...]
 
 VALUES = frozenset({
     "self", "other", "tensors", "input", "src", "source", "value", "values", "fill_value", "s",
-    "grad", "grad_output",
+    "grad", "grad_output", "grad_in",
 })
 """Operands that are numbers, not places, masks or factors."""
 

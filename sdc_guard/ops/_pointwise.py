@@ -331,14 +331,21 @@ def bounded(
     tail_sensitive: Sensitive = False,
     layout_sensitive: bool = False,
     domain: str = "any",
+    integers: Callable[[HostCall], Array | None] | None = None,
 ) -> Callable[[Callable[[HostCall, Format], Computed]], Callable[[HostCall, Format], Computed]]:
     """Register ops with a bound of their own; the function gets the call and the format that the
-    kernel computes in.  Only floating results are judged."""
+    kernel computes in.  Only floating results are judged, and by ``integers`` the calls that
+    compute in an integer format, for which it returns the exact values (None for others)."""
 
     def decorate(
         evaluate: Callable[[HostCall, Format], Computed],
     ) -> Callable[[HostCall, Format], Computed]:
         def reference(call: HostCall) -> tuple[Reference | None, ...]:
+            whole = None if integers is None else integers(call)
+            if whole is not None:
+                if call.held[0].dtype.is_floating_point:
+                    return (None,)
+                return (integer_reference(call, whole),)
             if not is_covered_float(call.held[0].dtype) or is_ambiguous(call):
                 return (None,)
             with np.errstate(all="ignore"):
@@ -348,8 +355,11 @@ def bounded(
 
         reference.__doc__ = evaluate.__doc__
         reference.__module__ = evaluate.__module__
-        register_pointwise(targets, reference, odd=odd, tail_sensitive=tail_sensitive,
-                           layout_sensitive=layout_sensitive, domain=domain)
+        drawn = FLOATS if integers is None else (*FLOATS, torch.int64)
+        for target in targets:
+            register_pointwise((target,), reference, odd=odd, tail_sensitive=tail_sensitive,
+                               layout_sensitive=layout_sensitive,
+                               samples=pointwise_samples(target, domain, drawn))
         return evaluate
 
     return decorate

@@ -90,7 +90,8 @@ def _at(tap: Sizes) -> Where:
 def gathered(large: F64, weight: F64, small: Sequence[int], window: Window) -> F64:
     """The convolution: large [N, G, C, ...], weight [G, O, C, taps...] -> [N, G, O, small...]."""
     num, groups, channels = large.shape[:3]
-    total = np.zeros((num, groups, weight.shape[1], math.prod(small)))
+    total = np.zeros((num, groups, weight.shape[1], math.prod(small)),
+                     dtype=np.result_type(large, weight))
     for tap, read in taps(large, small, window):
         total += weight[_at(tap)] @ read.reshape(num, groups, channels, -1)
     return total.reshape(*total.shape[:3], *small)
@@ -102,7 +103,8 @@ def scattered(small: F64, weight: F64, large: Sequence[int], window: Window) -> 
     sizes = small.shape[3:]
     extent = window.reach(sizes)
     padded = np.zeros((num, groups, weight.shape[2], *(
-        max(n + 2 * p, r) for n, p, r in zip(large, window.padding, extent, strict=True))))
+        max(n + 2 * p, r) for n, p, r in zip(large, window.padding, extent, strict=True))),
+        dtype=np.result_type(small, weight))
     flat = small.reshape(num, groups, channels, -1)
     for tap, where in window.slices(sizes):
         part = weight[_at(tap)].swapaxes(-1, -2) @ flat

@@ -11,6 +11,9 @@ the accumulator's (``AvgPoolKernel.cpp``, ``AdaptiveAvgPoolKernel.cpp``).  The a
 three dimensions adds in the storage format too, and divides three times
 (``AdaptiveAveragePooling3d.cpp``).
 
+*Integers* (int64; plain pools only): the sum modulo 2^b, divided towards 0 as C++ divides; each
+share of a gradient is divided so before it is added (``AvgPoolKernel.cpp``, ``AveragePool3d.cpp``).
+
 *Place.*  As for max pools: rolled images and channels keep every bit, and so does negation.
 """
 
@@ -21,12 +24,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
+from sdc_guard.ops._integers import exact, is_integer, summable, truncated_quotient, whole
 from sdc_guard.ops._places import BODY_MULTIPLE
 from sdc_guard.ops._pools import (
     Pool,
@@ -44,6 +49,8 @@ from sdc_guard.ops._symmetry import RERUN, Symmetry, negate
 from sdc_guard.ops.max_pool import adaptive_edges
 
 aten = torch.ops.aten
+INTEGERS = "exact sum, divided towards 0"
+Array = NDArray[Any]
 Boxes = tuple[list[F64], F64]
 """A 0/1 matrix per dimension [out, in] and the divisors [out...]."""
 
@@ -108,9 +115,39 @@ def _mean_reference(expected: F64, size: F64, num_terms: int, compute: Format, h
     return Reference(expected, error, error, "gamma_{K+1} sum|x| / div + rounding", size)
 
 
+def _integer_pool(x: Array, matrices: list[F64], terms: int) -> Array:
+    """The 0/1 maps applied to integers, modulo 2^64."""
+    (factor,) = summable(terms, x)
+    maps: list[Array] = [m.astype(factor.dtype) for m in matrices]
+    return whole(applied(factor, maps))
+
+
+def _integer_avg_pool(call: HostCall, held: Tensor) -> Reference | None:
+    if call["self"].dtype is not held.dtype:
+        return None
+    rank, x = rank_of(call), call.array("self")
+    matrices, divisors = _boxes(call, x.shape[-rank:], tuple(held.shape[-rank:]))
+    with np.errstate(all="ignore"):
+        total = _integer_pool(x, matrices, math.prod(x.shape[-rank:]))
+        return exact(truncated_quotient(total, divisors.astype(np.int64)), held, INTEGERS)
+
+
+def _integer_avg_pool_backward(call: HostCall, held: Tensor) -> Reference | None:
+    if call["grad_output"].dtype is not held.dtype:
+        return None
+    rank, grad = rank_of(call), call.array("grad_output")
+    matrices, divisors = _boxes(call, tuple(held.shape[-rank:]), grad.shape[-rank:])
+    with np.errstate(all="ignore"):
+        shares = truncated_quotient(grad.astype(np.int64), divisors.astype(np.int64))
+        total = _integer_pool(shares, [m.T for m in matrices], math.prod(grad.shape[-rank:]))
+    return exact(total, held, INTEGERS)
+
+
 def avg_pool(call: HostCall) -> tuple[Reference | None, ...]:
     """The sum of each window, divided."""
     held = call.held[0]
+    if is_integer(held.dtype):
+        return (_integer_avg_pool(call, held),)
     if not is_covered_float(held.dtype):
         return (None,)
     rank, x = rank_of(call), call.array("self")
@@ -128,6 +165,8 @@ def avg_pool(call: HostCall) -> tuple[Reference | None, ...]:
 def avg_pool_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """Each element adds the gradients of its windows, divided."""
     held = call.held[0]
+    if is_integer(held.dtype):
+        return (_integer_avg_pool_backward(call, held),)
     if not is_covered_float(held.dtype):
         return (None,)
     rank, grad = rank_of(call), call.array("grad_output")
@@ -162,9 +201,9 @@ POOLS: dict[str, tuple[Pool, ...]] = {
 
 
 def _forward_samples(packet: Any) -> SamplesFn:
-    wide = tuple(d for d in FLOATS if d.itemsize > 2)
-    return pool_samples(packet, POOLS[str(packet)], "any",
-                        wide if packet is aten.avg_pool3d else FLOATS)
+    floats = tuple(d for d in FLOATS if d.itemsize > 2 or packet is not aten.avg_pool3d)
+    plain = (torch.int64,) if "adaptive" not in str(packet) else ()
+    return pool_samples(packet, POOLS[str(packet)], "any", (*floats, *plain))
 
 
 def _backward_samples(packet: Any, forward: Any) -> Any:

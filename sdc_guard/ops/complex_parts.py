@@ -44,6 +44,7 @@ SUMMED: tuple[Any, ...] = (
     aten.reflection_pad1d_backward, aten.reflection_pad2d_backward,
     aten.reflection_pad3d_backward, aten.replication_pad1d_backward,
     aten.replication_pad2d_backward, aten.replication_pad3d_backward, aten.col2im,
+    aten.unfold_backward,
 )
 
 ONES: tuple[Any, ...] = (aten.new_ones, aten.ones, aten.ones_like)

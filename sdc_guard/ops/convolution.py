@@ -9,6 +9,7 @@ other way round, so two loops serve all four and a third makes the weight's grad
 Winograd only for ``algorithm::convolution_winograd`` or ``convolution_auto``; ideep, through which
 ATen calls it, asks for ``convolution_direct``.  Which backend a call takes is torch's own answer;
 NNPACK, ATen's Winograd for ARM, and everything that is not a CPU are not judged by a bound.
+Integers are exact modulo 2^b, whatever computes them.
 
 *Place.*  See :func:`convolution_symmetries`.
 """
@@ -27,6 +28,7 @@ from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
 from sdc_guard.calls import BoundCall, Path
 from sdc_guard.formats import BFLOAT16, TFLOAT32, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, Labels
+from sdc_guard.ops._integers import exact, is_integer, summable, whole
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList
 from sdc_guard.ops._shifts import Window, correlated, gathered, per_dim, scattered
@@ -66,7 +68,8 @@ def _is_slow(backend: str) -> bool:
 
 def _moves(call: BoundCall) -> bool:
     """True where images and channels may be moved."""
-    return call["input"].device.type != "cpu" or not _is_slow(backend_of(call))
+    return (call["input"].device.type != "cpu" or is_integer(call["input"].dtype)
+            or not _is_slow(backend_of(call)))
 
 
 def _is_judged(call: BoundCall, held: Tensor) -> bool:
@@ -103,9 +106,11 @@ def convolution_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[S
     and 2 threads, thousands of shapes; learned for each call site all the same).  The backends that
     call BLAS do not: MKL's order depends on alignment and on edge tiles, so nothing is moved there
     and the reference sees every cheap call.  Negation is exact everywhere (seen in 4 formats).
+    Integers have one result wherever they stand.
     """
+    known = is_integer(held[0].dtype)
     bias = ("bias",) if isinstance(call["bias"], Tensor) else ()
-    moved = (roll("n", known=False), roll("o", lane=True, known=False)) if _moves(call) else ()
+    moved = (roll("n", known=known), roll("o", lane=True, known=known)) if _moves(call) else ()
     return (*moved, negate("input", *bias), *moved, negate("weight", *bias), RERUN)
 
 
@@ -144,6 +149,8 @@ def _dot_reference(
 
 
 def _image(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:
+    if not dtype.is_floating_point:
+        return torch.randint(-99, 100, shape, generator=generator).to(dtype)
     return torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
 
 
@@ -171,7 +178,7 @@ def _drawn(generator: torch.Generator, dtype: torch.dtype, shape: Shape) -> tupl
 
 def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
     """Representative calls for a dtype; none where the op does not take it."""
-    if dtype not in FLOATS:
+    if dtype not in (*FLOATS, torch.int64):
         return []
     op = aten.convolution
     drawn = [_drawn(generator, dtype, shape) for shape in _SHAPES]
@@ -191,6 +198,8 @@ def convolution(call: HostCall) -> tuple[Reference | None, ...]:
     Not documented as deterministic on CUDA, where cuDNN may pick another algorithm.
     """
     held = call.held[0]
+    if is_integer(held.dtype):
+        return (_integer_convolution(call, held),)
     if not _is_judged(call.call, held):
         return (None,)
     groups, window = int(call["groups"]), window_of(call)
@@ -213,6 +222,21 @@ def convolution(call: HostCall) -> tuple[Reference | None, ...]:
         stored = 2 + (window.num_taps if call["transposed"] else 0)
     return (_dot_reference(expected, abs_sum, channels * window.num_taps + 1, stored,
                            _largest(x, raw_weight), held),)
+
+
+def _integer_convolution(call: HostCall, held: Tensor) -> Reference | None:
+    """The sum of products modulo 2^b: no order of additions changes it."""
+    if {t.dtype for _, t in call.call.tensors()} != {held.dtype}:
+        return None
+    groups, window = int(call["groups"]), window_of(call)
+    x, weight, bias = summable(
+        call.array("input").shape[1] * window.num_taps + 1, call.array("input"),
+        call.array("weight"), call.number("bias", 0))
+    spread = scattered if call["transposed"] else gathered
+    space = tuple(held.shape[2:])
+    total = whole(spread(_grouped(x, groups), _grouped_weight(weight, groups), space, window))
+    return exact(total + whole(bias).reshape(1, groups if bias.ndim else 1, -1,
+                                             *(1,) * len(space)), held)
 
 
 def backward_axes(call: BoundCall, held: tuple[Tensor, ...]) -> Axes:

@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sdc_guard import bits
 from sdc_guard.bounds.casts import nearest
 from sdc_guard.bounds.elementwise import ELEMENTARY_ULPS
 from sdc_guard.bounds.gamma import own_rounding, rounding
 from sdc_guard.bounds.special import erf
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, Format
-from sdc_guard.ops._pointwise import Array, Computed, bounded, operand, pointwise
+from sdc_guard.ops._pointwise import Array, Computed, bounded, operand, operand_dtype, pointwise
 from sdc_guard.ops._registry import HostCall
 
 aten = torch.ops.aten
@@ -132,8 +133,27 @@ def _is_square(call: BoundCall) -> bool:
     return not isinstance(exponent, Tensor) and bool(exponent == 2)
 
 
+def _integer_power(call: HostCall) -> Array | None:
+    """``x^p`` modulo 2^b of the common format, to which both operands are converted first; a
+    negative power of 1 or -1 is one of them, that of any other number is 0 (``powi`` in
+    ``aten/src/ATen/native/Pow.h``)."""
+    dtype = operand_dtype(call.call, "self", "exponent")
+    if dtype.is_floating_point or dtype.is_complex or not bits.has_values(dtype):
+        return None
+    kind = np.uint8 if dtype is torch.bool else bits.values(torch.empty((), dtype=dtype)).dtype
+    x, p = (np.asarray(call.number(n)).astype(np.int64).astype(kind) for n in ("self", "exponent"))
+    power = np.power(x, np.maximum(p, 0))
+    odd = np.where(p % 2 == 0, 1, x)
+    return np.where(p >= 0, power, np.where(np.abs(x) == 1, odd, 0))
+
+
+def _is_rough(call: BoundCall, held: tuple[Tensor, ...]) -> bool:
+    """True where body and tail may round differently: not for squares, nor for integers."""
+    return held[0].is_floating_point() and not _is_square(call)
+
+
 @bounded(aten.pow, formula="8 ulps, the rounding of a scalar operand, 1/max",
-         domain="exponent", tail_sensitive=lambda call, held: not _is_square(call))
+         domain="exponent", tail_sensitive=_is_rough, integers=_integer_power)
 def pow_(call: HostCall, compute: Format) -> Computed:
     """``x^p``.
 

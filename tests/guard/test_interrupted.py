@@ -29,7 +29,8 @@ def kinds(out: Path) -> list[str]:
 def script(body: str) -> list[str]:
     """A training loop in a process of its own; ``{...}`` of the body is left as it is."""
     head = """
-        import sys, torch, sdc_guard
+        import signal, sys, torch, sdc_guard
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it
         torch.set_num_threads(1)
         from tests.guard.training import FORWARD, Run, flip, hit
         out = sys.argv[1]
