@@ -15,9 +15,10 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.bounds import products
+from sdc_guard.bounds.casts import nearest
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import accumulator_of, is_covered_float
+from sdc_guard.formats import FLOAT32, accumulator_of, is_covered_float
 from sdc_guard.ops._registry import F64, HostCall, Reference
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 
@@ -51,6 +52,16 @@ def product_reference(call: HostCall, a_MK: F64, b_KN: F64) -> tuple[F64, F64, F
     return expected, error + products.split_rounding(dtype, device_type) * abs_product, abs_product
 
 
+def misread_number(call: HostCall, name: str) -> float:
+    """How far ``alpha`` or ``beta`` moves in a kernel that rounds it to the half format of the
+    operands (seen on a CPU: an ``addmm`` without inner dimension); others use it as it is."""
+    out = call.out_format()
+    if out.precision >= FLOAT32.precision:
+        return 0.0
+    number = float(call.get(name, 1))
+    return abs(float(nearest(number, out)) - number)
+
+
 def affine_reference(
     call: HostCall, addend: NDArray[Any], a_MK: F64, b_KN: F64
 ) -> tuple[F64, F64, F64]:
@@ -74,6 +85,9 @@ def affine_reference(
     k = a_MK.shape[-1]
     extra = (gamma(k + 5, acc.u) - gamma(k, acc.u)) * abs(alpha) * abs_product
     extra = extra + gamma(k + 5, acc.u) * np.abs(start) + 4 * acc.eta
+    extra = extra + misread_number(call, "alpha") * abs_product
+    if beta:
+        extra = extra + misread_number(call, "beta") * np.abs(addend)
     if alpha not in (0.0, 1.0):
         sums = np.abs(a_MK).sum(-1)[..., :, None] + np.abs(b_KN).sum(-2)[..., None, :]
         extra = extra + acc.eta * sums
@@ -177,7 +191,10 @@ def checksums(call: HostCall) -> tuple[F64, F64, F64, str] | None:
     if addend is not None and beta:
         start = np.broadcast_to(beta * addend, tuple(held.shape))
         rows, size = rows + start.sum(-1), size + np.abs(start).sum(-1)
+        misread = misread_number(call, "beta")
+        error = error + misread * np.abs(np.broadcast_to(addend, tuple(held.shape))).sum(-1)
     if left != "self":
+        error = error + misread_number(call, "alpha") * abs_rows
         error = error + gamma(k + 5, acc.u) * size + 4 * n * acc.eta
         if alpha not in (0.0, 1.0):
             error = error + acc.eta * (n * np.abs(a_MK).sum(-1) + b_abs.sum((-2, -1))[..., None])

@@ -60,3 +60,25 @@ def test_an_error_of_two_ulps_is_still_found(name: str) -> None:
     with KernelOverride(target, spoil), sdc_guard.Guard(budget="all") as guard:
         CALLS[name](torch.linspace(1.0, 2.0, 33, dtype=torch.bfloat16))
     assert any(f.held_is_wrong for f in guard.findings)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("inner", [0, 1, 2, 5, 33])
+def test_factors_of_an_affine_product(inner: int, dtype: torch.dtype) -> None:
+    """Without an inner dimension ``beta`` is rounded to the half format first."""
+    generator = torch.Generator().manual_seed(inner)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(dtype)
+
+    guard = sdc_guard.Guard(budget="all")
+    for alpha, beta in ((0.6, 0.2), (0.3, 1), (1, 0.7), (-0.1, 0)):
+        for rows, columns in ((5, 10), (1, 7), (17, 1), (40, 33)):
+            a, b, c = draw(rows, inner), draw(inner, columns), draw(columns)
+            with guard:
+                torch.addmm(c, a, b, alpha=alpha, beta=beta)
+                torch.baddbmm(c, a[None], b[None], alpha=alpha, beta=beta)
+                torch.addmv(draw(rows), a, draw(inner), alpha=alpha, beta=beta)
+                torch.addr(draw(rows, columns), draw(rows), draw(columns), alpha=alpha, beta=beta)
+    assert [f.message for f in guard.findings] == []
+    assert guard.coverage.guard_errors == 0
