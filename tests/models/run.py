@@ -16,6 +16,7 @@ import math
 import multiprocessing
 import os
 import sys
+import sysconfig
 import time
 import warnings
 from collections.abc import Iterator
@@ -68,6 +69,13 @@ def train(
     return state, guard, elapsed_s
 
 
+def without_folders(text: str) -> str:
+    """The text without the folders of this machine."""
+    for folder in (Path.cwd(), sysconfig.get_paths()["purelib"]):
+        text = text.replace(f"{folder}/", "")
+    return text
+
+
 def try_model(name: str, num_steps: int, dtype: str = "fp32", seed: int = 0) -> dict[str, Any]:
     """One row of the result."""
     plain_state, _, plain_s = train(name, num_steps, None, dtype, seed)
@@ -79,8 +87,7 @@ def try_model(name: str, num_steps: int, dtype: str = "fp32", seed: int = 0) -> 
             left[f"{op.op}: {reason}"] += count
         if "rerun" in op.witnesses:
             left[f"{op.op}: rerun only"] += op.witnesses["rerun"]
-    here = f"{Path.cwd()}/"
-    found = [f"{f.verdict.value}: {f.message.replace(here, '')[:300]}" for f in guard.findings]
+    found = [f"{f.verdict.value}: {without_folders(f.message)[:300]}" for f in guard.findings]
     return {
         "model": name, "dtype": dtype, "seed": seed, "steps": num_steps,
         "equal_bits": plain_state == guarded_state,
