@@ -15,12 +15,12 @@ import sdc_guard
 from tests.known_precision import LOW_PRECISION_SUMS, is_known
 
 aten = torch.ops.aten
-NUM = 512
+NUM = 128
 SMALL = {torch.bfloat16: 2.0**-8, torch.float16: 2.0**-11}
 
 
 def terms(dtype: torch.dtype) -> Tensor:
-    """1, then 512 times half its ulp: each addition to 1 is a tie, and goes to even."""
+    """1, then 128 times half its ulp: each addition to 1 is a tie, and goes to even."""
     return torch.tensor([1.0] + [SMALL[dtype]] * NUM, dtype=dtype)
 
 
