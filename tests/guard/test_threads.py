@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch.nn import functional as F
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
@@ -133,3 +134,22 @@ def test_a_guard_on_another_thread_minds_its_own_steps() -> None:
         in_thread(lambda: other.step(0))
         assert guard.coverage.steps == 1
         assert other.state() == run.state()
+
+
+def test_a_thread_that_cannot_start_is_recorded_and_training_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What a call costs is measured on a thread of its own, where a system has one left."""
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    run, plain = Run(), Run()
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        sdc_guard.wrap(run.model, budget=0.02)
+        run.step(0)
+    plain.step(0)
+    guard = run.model.sdc_guard
+    assert run.state() == plain.state()
+    assert guard.coverage.guard_errors == 1
+    sdc_guard.unwrap(run.model)

@@ -171,3 +171,19 @@ def test_sites_that_come_once_do_not_starve_the_others(monkeypatch: pytest.Monke
         if scheduler.due_for_retune():
             scheduler.retune([tally])
     assert checked["always"] > 1000
+
+
+def test_early_visits_meet_their_reference_whatever_references_have_cost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Visit v with probability 4 / v, once the share of the time is spent."""
+    clock = _Clock()
+    monkeypatch.setattr(sampling, "time", clock)
+    scheduler, tally = Scheduler("all", seed=1), Tally("product")
+    scheduler.start()
+    clock.now_s, scheduler.reference_s = 1.0, 1.0
+    assert all(scheduler.wants_reference(tally, v - 1, v) for v in range(1, 5))
+    met = sum(scheduler.wants_reference(tally, 4, 1000) for _ in range(10_000))
+    assert 10 <= met <= 90  # 40 expected
+    scheduler.reference_s = 0.0
+    assert all(scheduler.wants_reference(tally, 4, 1000) for _ in range(100))
