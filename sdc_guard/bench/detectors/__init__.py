@@ -1,0 +1,1 @@
+"""Detectors of silent corruption behind one interface; one file each."""

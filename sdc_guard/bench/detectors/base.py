@@ -1,0 +1,63 @@
+"""The interface of a detector, and what it says: an :class:`Alarm`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+from sdc_guard.bench.workload import Workload
+from sdc_guard.records import Record
+
+
+class Alarm(Record, frozen=True, kw_only=True):
+    """A detector says that something is wrong.
+
+    ``op`` is the operator as ``str(overload)`` gives it, empty where the detector names none.
+    ``verdict`` is the detector's own word; ``firm`` tells that it accuses the result of being
+    corrupt (for ours ``corruption``; softer words are not firm).  ``cause`` is empty where the
+    detector names none.
+    """
+
+    op: str
+    verdict: str
+    firm: bool
+    cause: str
+    detail: str
+
+
+class Detector(ABC):
+    """Runs a workload's training steps and watches them in its own way.
+
+    Life: :meth:`begin` once, :meth:`step` through a warm-up without faults, :meth:`mark`; then for
+    each trial any number of :meth:`step`, and :meth:`reset`.  The harness puts parameters, buffers,
+    optimizer state, gradients and random state back by itself; ``reset`` puts back what the
+    detector has learned since ``mark``, so that one trial teaches the next nothing.
+
+    ``name`` is unique and is what tables print; ``description`` is one line: what it does, after
+    which published description.  ``exhaustive``: it looks at everything in each step, so that a
+    repeated fault that it misses in three steps it misses for good.  ``changes_training``: why the
+    numbers of the training differ while it watches, empty where they do not.
+    """
+
+    name: str
+    description: str
+    exhaustive: bool = True
+    changes_training: str = ""
+
+    def begin(self, workload: Workload) -> None:
+        """Prepare for this workload, whose numbers are those of step 0."""
+
+    @abstractmethod
+    def step(self, workload: Workload) -> tuple[Alarm, ...]:
+        """One training step, and what was found in it.
+
+        An exception of the step itself goes through.
+        """
+
+    def mark(self) -> None:
+        """The warm-up is over: remember what was learned."""
+
+    def reset(self) -> None:
+        """Return to what was known at :meth:`mark`."""
+
+    def end(self) -> None:
+        """Leave nothing behind on the process."""

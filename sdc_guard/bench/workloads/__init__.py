@@ -1,0 +1,1 @@
+"""Models in training that benchmarks run; one file each."""
