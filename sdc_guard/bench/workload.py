@@ -64,7 +64,7 @@ class Workload:
         dtype = self.autocast or torch.bfloat16
         with torch.autocast(self.device.type, dtype, enabled=self.autocast is not None):
             loss = self.loss(self.model, batch)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss.detach()
 
     def update(self) -> None:
