@@ -57,7 +57,8 @@ class Cell(Record, frozen=True, kw_only=True):
     [start, stop).  ``counts``: ``op class | size`` to outcome to number.  ``delays``: steps until
     the firm alarm (1 is the fault's own step) to number; ``max_steps``: after so many the trial is
     over.  ``causes``: the cause named in firm alarms to number.  ``not_injected``: faults that
-    changed no bit, which are not counted elsewhere.  ``examples``: trials that ended otherwise than
+    changed no bit, which are not counted elsewhere.  ``missed``: numbers, as ranges, of faults that
+    ended otherwise than firm, for :class:`Harm`.  ``examples``: trials that ended otherwise than
     firm; all of them for an exhaustive guard, the first 5 for others.
     """
 
@@ -74,6 +75,7 @@ class Cell(Record, frozen=True, kw_only=True):
     delays: dict[str, int] = msgspec.field(default_factory=dict)
     causes: dict[str, int] = msgspec.field(default_factory=dict)
     not_injected: int = 0
+    missed: tuple[tuple[int, int], ...] = ()
     examples: tuple[FaultTrial, ...] = ()
 
     @property
@@ -105,8 +107,11 @@ class Cell(Record, frozen=True, kw_only=True):
         numbers = {n for start, stop in self.done for n in range(start, stop)}
         numbers |= {trial.index for trial in trials} | set(not_injected)
         others = [t for t in trials if t.outcome != FIRM]
+        missed = {n for start, stop in self.missed for n in range(start, stop)}
+        missed |= {t.index for t in others}
         return msgspec.structs.replace(
-            self, done=ranges(numbers), counts={g: dict(counts[g]) for g in sorted(counts)},
+            self, done=ranges(numbers), missed=ranges(missed),
+            counts={g: dict(counts[g]) for g in sorted(counts)},
             delays=dict(sorted(delays.items(), key=lambda item: int(item[0]))),
             causes=dict(causes), not_injected=self.not_injected + len(not_injected),
             examples=(*self.examples, *others)[:max_examples])
@@ -144,7 +149,7 @@ class CleanCell(Record, frozen=True, kw_only=True):
     @property
     def rate(self) -> Interval | None:
         """False alarms per check; None without checks or with more alarms than checks."""
-        if not 0 < self.num_checks or self.num_alarms > self.num_checks:
+        if self.num_checks < 1 or self.num_alarms > self.num_checks:
             return None
         return proportion(self.num_alarms, self.num_checks)
 
