@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections import Counter
 from typing import Any
 
-import torch
-
-from sdc_guard import bits
+from sdc_guard.bench.state import TrainingState
 from sdc_guard.bench.workload import TrainingStep
 from sdc_guard.calls import form_of
 from sdc_guard.guard import Guard
@@ -63,7 +60,7 @@ class Rig:
         self.false_alarms: list[str] = []
         for _ in range(warmup_steps):
             self.clean_step()
-        self._state = _TrainingState(training)
+        self._state = TrainingState(training)
         self._learned = _Learned(self.guard)
 
     def clean_step(self) -> None:
@@ -169,33 +166,6 @@ def describe_sites(guard: Guard, fault: Fault) -> tuple[str, ...]:
         described.append(f"{relations or 'rerun only'}; visits {plan.visits}, "
                          f"references {plan.referenced}")
     return tuple(described)
-
-
-class _TrainingState:
-    """Images of parameters, buffers and optimizer state."""
-
-    def __init__(self, training: TrainingStep) -> None:
-        self._images = [(t, bits.snapshot(t)) for t in _tensors(training)]
-        self._numbers = copy.deepcopy(_numbers(training))
-
-    def put_back(self, training: TrainingStep) -> None:
-        for tensor, image in self._images:
-            bits.restore(tensor, image)
-        for state, numbers in zip(training.optimizer.state.values(), self._numbers, strict=True):
-            state.update(numbers)
-        for parameter in training.model.parameters():
-            parameter.grad = None
-
-
-def _tensors(training: TrainingStep) -> list[torch.Tensor]:
-    states = training.optimizer.state.values()
-    return [*training.model.parameters(), *training.model.buffers(),
-            *(v for state in states for v in state.values() if isinstance(v, torch.Tensor))]
-
-
-def _numbers(training: TrainingStep) -> list[dict[str, Any]]:
-    return [{k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
-            for state in training.optimizer.state.values()]
 
 
 class _Learned:
