@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from sdc_guard import bits
+from sdc_guard.bench.detectors.learned import Learned
 from sdc_guard.bench.workload import TrainingStep
 from sdc_guard.calls import form_of
 from sdc_guard.guard import Guard
@@ -64,7 +65,7 @@ class Rig:
         for _ in range(warmup_steps):
             self.clean_step()
         self._state = _TrainingState(training)
-        self._learned = _Learned(self.guard)
+        self._learned = Learned(self.guard)
 
     def clean_step(self) -> None:
         """A guarded step without a fault; whatever is found in it is a false alarm."""
@@ -196,35 +197,3 @@ def _tensors(training: TrainingStep) -> list[torch.Tensor]:
 def _numbers(training: TrainingStep) -> list[dict[str, Any]]:
     return [{k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
             for state in training.optimizer.state.values()]
-
-
-class _Learned:
-    """What the guard's plans hold, field by field, so that one trial teaches the next nothing."""
-
-    def __init__(self, guard: Guard) -> None:
-        pipeline = guard._pipeline
-        self._refused = set(pipeline.refused)
-        self._plans = {
-            key: (plan, _fields(plan), [(r, _fields(r)) for r in plan.relations])
-            for key, plan in pipeline._plans.items()}
-
-    def put_back(self, guard: Guard) -> None:
-        pipeline = guard._pipeline
-        pipeline.refused = set(self._refused)
-        pipeline._plans.clear()
-        for key, (plan, fields, relations) in self._plans.items():
-            pipeline._plans[key] = plan
-            _set_fields(plan, fields)
-            for relation, its_fields in relations:
-                _set_fields(relation, its_fields)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {
-        f.name: list(value) if isinstance(value := getattr(record, f.name), list) else value
-        for f in dataclasses.fields(record)}
-
-
-def _set_fields(record: Any, fields: dict[str, Any]) -> None:
-    for name, value in fields.items():
-        setattr(record, name, list(value) if isinstance(value, list) else value)

@@ -40,6 +40,8 @@ class Detector:
     description: str
     exhaustive: bool = True
     changes_training: str = ""
+    alarms: tuple[Alarm, ...] = ()
+    """What was found in the last step; all there is of a step that an exception ended."""
 
     def begin(self, workload: Workload) -> None:
         """Prepare for this workload, whose numbers are those of step 0."""
