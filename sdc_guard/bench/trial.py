@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from typing import Any
 
+from sdc_guard.bench.detectors.learned import Learned
 from sdc_guard.bench.state import TrainingState
 from sdc_guard.bench.workload import TrainingStep
 from sdc_guard.calls import form_of
@@ -61,7 +62,7 @@ class Rig:
         for _ in range(warmup_steps):
             self.clean_step()
         self._state = TrainingState(training)
-        self._learned = _Learned(self.guard)
+        self._learned = Learned(self.guard)
 
     def clean_step(self) -> None:
         """A guarded step without a fault; whatever is found in it is a false alarm."""
@@ -166,35 +167,3 @@ def describe_sites(guard: Guard, fault: Fault) -> tuple[str, ...]:
         described.append(f"{relations or 'rerun only'}; visits {plan.visits}, "
                          f"references {plan.referenced}")
     return tuple(described)
-
-
-class _Learned:
-    """What the guard's plans hold, field by field, so that one trial teaches the next nothing."""
-
-    def __init__(self, guard: Guard) -> None:
-        pipeline = guard._pipeline
-        self._refused = set(pipeline.refused)
-        self._plans = {
-            key: (plan, _fields(plan), [(r, _fields(r)) for r in plan.relations])
-            for key, plan in pipeline._plans.items()}
-
-    def put_back(self, guard: Guard) -> None:
-        pipeline = guard._pipeline
-        pipeline.refused = set(self._refused)
-        pipeline._plans.clear()
-        for key, (plan, fields, relations) in self._plans.items():
-            pipeline._plans[key] = plan
-            _set_fields(plan, fields)
-            for relation, its_fields in relations:
-                _set_fields(relation, its_fields)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {
-        f.name: list(value) if isinstance(value := getattr(record, f.name), list) else value
-        for f in dataclasses.fields(record)}
-
-
-def _set_fields(record: Any, fields: dict[str, Any]) -> None:
-    for name, value in fields.items():
-        setattr(record, name, list(value) if isinstance(value, list) else value)

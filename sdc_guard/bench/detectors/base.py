@@ -46,6 +46,8 @@ class Detector:
     steps_of_repeated: int = 3
     changes_training: str = ""
     num_checks: int = 0
+    alarms: tuple[Alarm, ...] = ()
+    """What was found in the last step; all there is of a step that an exception ended."""
 
     def begin(self, workload: Workload) -> None:
         """Prepare for this workload, whose numbers are those of step 0."""
