@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from typing import Any
 
 from sdc_guard.bench.detectors.learned import Learned
 from sdc_guard.bench.state import TrainingState

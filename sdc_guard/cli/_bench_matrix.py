@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 QUICK_MINUTES = 2.0
 """Of faults; the rest of the quick form (clean steps, cost, harm) takes about as long."""
-HARM_WORKLOADS = ("gpt",)
+HARM_WORKLOADS = ("gpt-tiny",)
 MINUTE_S = 60.0
 
 
@@ -134,7 +134,7 @@ def _wish(options: dict[str, Any]) -> Wish:
         workloads: Sequence[str] = (options["model"],)
     else:
         workloads = _chosen(options["workloads"], WORKLOADS, "workload") or (
-            ("gpt",) if quick else tuple(n for n in WORKLOADS if n != "gpt demo"))
+            ("gpt-tiny",) if quick else tuple(n for n in WORKLOADS if n != "gpt-demo"))
     return Wish(
         detectors=_chosen(options["detectors"], DETECTORS, "detector") or tuple(DETECTORS),
         workloads=tuple(workloads),
@@ -165,10 +165,11 @@ def _known(options: dict[str, Any]) -> BenchFile:
 
 
 def _save(options: dict[str, Any], contents: BenchFile) -> None:
-    from sdc_guard.bench.benchfile import stamped, write
+    from sdc_guard.bench.benchfile import BenchFile, merge, write
     from sdc_guard.bench.results import make_stamp
 
-    write(_path(options), stamped(contents, make_stamp(command_line(), options["seed"])))
+    stamp = make_stamp(command_line(), options["seed"])
+    write(_path(options), merge(contents, BenchFile(stamps=(stamp,))))
 
 
 def _told(text: str) -> None:

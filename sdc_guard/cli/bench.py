@@ -17,7 +17,7 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS
 @click.option("--detector", "detectors", multiple=True,
               help="A detector of the table; default all. A wrong name lists them.")
 @click.option("--workload", "workloads", multiple=True,
-              help="A workload of the table; default all but 'gpt demo'.")
+              help="A workload of the table; default all but gpt-demo.")
 @click.option("--model", metavar="MODULE:FUNCTION",
               help="Your own workload in place of the table's: the function returns (model, "
                    "optimizer, batch, loss), where batch(n) is the batch of step n and "
