@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from sdc_guard import bits
 from sdc_guard.bench.workload import Workload
+from sdc_guard.bench.workloads.batches import HELD_OUT
 from sdc_guard.errors import UsageError
 
 _PARTS = "(model, optimizer, batch, loss)"
@@ -34,8 +35,8 @@ def load_workload(target: str, *, seed: int = 0) -> Callable[[], Workload]:
 
     Raises:
         UsageError: if there is no such module or function, it returns something else, ``batch(0)``
-            gives other numbers when asked again, or the loss is no scalar with a gradient for the
-            optimizer's parameters.
+            gives other numbers when asked again, a held-out batch cannot be made, or the loss is no
+            scalar with a gradient for the optimizer's parameters.
     """
     function = _find(target)
 
@@ -100,6 +101,14 @@ def _look_at(target: str, workload: Workload) -> None:
         raise UsageError(
             f"{target!r}: batch(0) gave other numbers when it was asked again; draw them from a "
             "generator that is seeded with the step's number, np.random.default_rng((seed, n))")
+    try:
+        workload.batch(HELD_OUT)
+    except Exception as error:
+        raise UsageError(
+            f"{target!r}: batch({HELD_OUT}) raised {type(error).__name__}: {error}; batches from "
+            "there on are held out of training and measure its loss, so let batch(n) take any n "
+            "from 0 on"
+        ) from error
     with workload.autocasting():
         loss = workload.loss(workload.model, batch)
     if not isinstance(loss, Tensor) or loss.numel() != 1:

@@ -244,6 +244,10 @@ def moving():
     model, optimizer, batch, loss = parts()
     return model, optimizer, lambda n: torch.randn(4, 3), loss
 
+def finite():
+    model, optimizer, batch, loss = parts()
+    return model, optimizer, [batch(n) for n in range(9)].__getitem__, loss
+
 def growing():
     model, optimizer, batch, loss = parts()
     sizes = iter(range(1, 9))
@@ -294,6 +298,7 @@ def test_a_users_workload_is_loaded_from_the_current_folder(
     ("their_training:as_float", "is a float; it must be a tensor"),
     ("their_training:other_parameters", "gave no gradient to any of the optimizer's 2"),
     ("their_training:moving", r"batch\(0\) gave other numbers when it was asked again"),
+    ("their_training:finite", r"batch\(1000000000\) raised IndexError"),
     ("their_training:growing", r"batch\(0\) gave other numbers when it was asked again"),
 ])
 def test_what_is_no_workload_is_refused(user_module: str, target: str, message: str) -> None:
