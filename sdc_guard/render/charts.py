@@ -21,8 +21,7 @@ _DASHES = ("", "8 3", "2 3", "10 3 2 3", "5 2")
 
 def _colours(palette: Sequence[str], ground: str, ink: str, soft: str, grid: str) -> str:
     parts = [f".g{{fill:{ground}}}text{{fill:{ink}}}.soft{{fill:{soft}}}"
-             f".grid{{stroke:{grid}}}.axis{{stroke:{soft}}}.cell{{fill:{grid}}}"
-             f".halo{{stroke:{ground}}}"]
+             f".grid{{stroke:{grid}}}.axis{{stroke:{soft}}}.cell{{fill:{grid}}}"]
     parts += [f".f{i}{{fill:{c}}}.s{i}{{stroke:{c}}}text.f{i}{{fill:{c}}}"
               for i, c in enumerate(palette)]
     return "".join(parts)
@@ -31,7 +30,7 @@ def _colours(palette: Sequence[str], ground: str, ink: str, soft: str, grid: str
 STYLE = (
     "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif}.t{font-size:15px;"
     "font-weight:600}.b{font-weight:600}.line{fill:none;stroke-width:2.2}"
-    ".thin{stroke-width:1;opacity:.55}.halo{stroke-width:3;paint-order:stroke}"
+    ".thin{stroke-width:1;opacity:.55}"
     + _colours(_LIGHT, "#ffffff", "#1b1f24", "#59636e", "#d9dee3")
     + "@media (prefers-color-scheme:dark){"
     + _colours(_DARK, "#0d1117", "#e6edf3", "#9198a1", "#30363d") + "}"
@@ -41,7 +40,8 @@ STYLE = (
 @dataclass(frozen=True)
 class Mark:
     """A point with its intervals.  ``x > 0``; shares in [0, 1]; ``joined`` points are drawn as
-    discs on one line, others as lettered squares with a key below."""
+    discs with stairs (the largest share up to each x), others as lettered squares with a key
+    below."""
 
     name: str
     x: float
@@ -147,16 +147,16 @@ def frontier(
                  _line(x, area.y(mark.y_low), x, area.y(mark.y_high), style)]
     joined = sorted((m for m in marks if m.joined), key=lambda m: m.x)
     if joined:
-        path = " ".join(f"{area.x(m.x):.1f},{area.y(m.y):.1f}" for m in joined)
-        body.append(f'<polyline points="{path}" class="line s0"/>')
+        body.append(f'<path d="{_stairs(joined, area)}" class="line s0"/>')
     taken: list[tuple[float, float]] = []
-    for number, mark in enumerate(others):
+    for mark in others:
         x, y = area.x(mark.x), area.y(mark.y)
         at = _free(x, y, area, taken)
         taken.append(at)
         if at != (x, y):
             body += [_line(x, y, *at, "thin s1"),
                      f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="f1"/>']
+    for number, (mark, at) in enumerate(zip(others, taken, strict=True)):
         body += [f'<rect x="{at[0] - 8:.1f}" y="{at[1] - 8:.1f}" width="16" height="16" rx="3" '
                  f'class="f1"><title>{escape(mark.name)}</title></rect>',
                  f'<text x="{at[0]:.1f}" y="{at[1] + 4:.1f}" text-anchor="middle" class="g b">'
@@ -166,10 +166,21 @@ def frontier(
     for mark in joined:
         x, y = area.x(mark.x), area.y(mark.y)
         body.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5.5" class="f0"/>')
-        near_edge = x > area.right - 90
-        body.append(_text(x - 10 if near_edge else x + 9, y + (17 if mark.y > 0.5 else -9),
-                          mark.name, "f0 b halo", "end" if near_edge else "start"))
+        if mark.y > 0.12:
+            body.append(_text(x + 9, y + 17, mark.name, "f0 b"))
+        else:
+            body.append(_text(x, y - 11, mark.name, "f0 b", "middle"))
     return _document(height + _ROW * num_rows, title, text, body)
+
+
+def _stairs(marks: Sequence[Mark], area: _Area) -> str:
+    """The largest share that a mark at this x or before has, from the first x to the border."""
+    best = marks[0].y
+    path = [f"M{area.x(marks[0].x):.1f} {area.y(best):.1f}"]
+    for mark in marks[1:]:
+        best = max(best, mark.y)
+        path.append(f"H{area.x(mark.x):.1f}V{area.y(best):.1f}")
+    return "".join(path) + f"H{area.right:.1f}"
 
 
 def _letter(number: int) -> str:
@@ -179,9 +190,9 @@ def _letter(number: int) -> str:
 def _free(
     x: float, y: float, area: _Area, taken: Sequence[tuple[float, float]]
 ) -> tuple[float, float]:
-    """The place nearest to (x, y) where a square of 16 covers no other."""
+    """A place near (x, y), rather above or below it, where a square of 16 covers no other."""
     steps = [(dx, dy) for dx in range(-6, 7) for dy in range(-6, 7)]
-    for dx, dy in sorted(steps, key=lambda s: (s[0] ** 2 + s[1] ** 2, s)):
+    for dx, dy in sorted(steps, key=lambda s: (4 * s[0] ** 2 + s[1] ** 2, s)):
         at = (x + 18 * dx, y + 18 * dy)
         inside = LEFT + 8 <= at[0] <= area.right - 8 and TOP <= at[1] <= area.bottom - 9
         if (inside or (dx, dy) == (0, 0)) and all(
@@ -235,7 +246,7 @@ def bar_table(
         colour = 0 if number < num_leading else 1
         body.append(_text(left - 10, y + 13, name, "b" if colour == 0 else "", "end"))
         for i, bar in enumerate(bars):
-            x, full = left + width * i, width - 44
+            x, full = left + width * i, width - 49
             if bar is None:
                 body.append(_text(x, y + 13, "none", "soft"))
                 continue

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from sdc_guard.bench.benchfile import BenchFile
-from sdc_guard.bench.cells import FIRM, Cell
+from sdc_guard.bench.cells import FIRM, Cell, CleanCell
 from sdc_guard.bench.pages.names import ALL, NOT_MEASURED, budget_of, dtype_of, is_demo_gpt, label
 from sdc_guard.bench.pages.summary import Comparison, comparisons
 from sdc_guard.bench.pages.tally import (
@@ -27,6 +27,8 @@ MIN_TRANSIENT, MIN_LASTING, MAX_COST = 0.999, 0.99, 2.5
 ABOVE_TWICE = frozenset({"2 to 100", "above 100", "not finite"})
 """Sizes of faults that are larger than twice the operator's bound."""
 MAX_REASONS = 3
+MAX_LINES = 12
+"""Shortfalls that are shown unfolded."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,12 @@ def checks(file: BenchFile) -> list[Check]:
     found = [_amount(file)]
     for dtype in ("fp32", "bf16"):
         cells = [c for c in ours if dtype_of(c.dtype) == dtype]
-        found += [_transient(cells, dtype), *_lasting(cells, dtype), _no_alarms(file, dtype)]
+        found += [_transient(cells, dtype), *_lasting(cells, dtype),
+                  _no_alarms(f"demo GPT {dtype}, every call checked", [
+                      c for c in file.clean if budget_of(c.detector) == ALL
+                      and is_demo_gpt(c.workload) and dtype_of(c.dtype) == dtype])]
+    found.append(_no_alarms("every workload and budget of ours", [
+        c for c in file.clean if budget_of(c.detector) is not None]))
     found += [_cost(file, "fp32"), _cost(file, "bf16")]
     found += [_ahead(file, kind) for kind in ("transient", "repeated", "deterministic")]
     return found
@@ -122,17 +129,16 @@ def _shortfalls(
     return tuple(lines)
 
 
-def _no_alarms(file: BenchFile, dtype: str) -> Check:
-    what = f"false alarms, demo GPT {dtype}"
-    runs = [c for c in file.clean if budget_of(c.detector) == ALL and is_demo_gpt(c.workload)
-            and dtype_of(c.dtype) == dtype]
+def _no_alarms(where: str, runs: Sequence[CleanCell]) -> Check:
+    what = f"false alarms, {where}"
     found = false_alarms(runs)
     if not found.num:
         return Check(what, "0", NOT_MEASURED, None)
     rate = (f", {per_million(proportion(found.found, found.num))} per million"
             if found.found <= found.num else "")
     return Check(what, "0", f"{found.found} in {found.num} checks{rate}", found.found == 0,
-                 tuple(f"false alarm, {dtype}: {text}" for run in runs for text in run.examples))
+                 tuple(f"false alarm, {label(run.detector)}, {run.workload}, {run.dtype}: {text}"
+                       for run in runs for text in run.examples))
 
 
 def _cost(file: BenchFile, dtype: str) -> Check:
@@ -182,4 +188,8 @@ def checklist(file: BenchFile) -> str:
     if not short:
         return text
     lines = "\n".join(f"- {line}" for line in short)
-    return f"{text}\n\nCells below what is required, and why:\n\n{lines}"
+    told = "below what is required, and why:"
+    if len(short) <= MAX_LINES:
+        return f"{text}\n\nCells {told}\n\n{lines}"
+    return (f"{text}\n\n<details><summary>{len(short)} cells {told}</summary>\n\n{lines}\n\n"
+            "</details>")

@@ -42,8 +42,8 @@ def _frontier(file: BenchFile, kind: str, title: str) -> str | None:
     high = max(200.0, *(1.3 * m.x_high for m in marks))
     return frontier(
         marks, title=title,
-        text="Discs and line: ours by budget. Squares: other detectors. Thin lines: 95 % "
-             "intervals. Up and left is better.",
+        text="Discs: ours by budget; line: our best at this cost or less. Squares: others. Thin "
+             "lines: 95 % intervals. Up and left is better.",
         x_label=f"overhead of a training step ({LEAST_COST:g} % or less at the left edge)",
         y_label="share of faults found", low=LEAST_COST, high=high)
 

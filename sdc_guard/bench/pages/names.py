@@ -16,7 +16,7 @@ RIVALS = {
     "rerun and compare": r"rerun",
     "float64 recompute": r"float64|fp64",
     "NaN and loss-spike watch": r"nan\b|spike",
-    "step replay": r"step.replay|replay.*step",
+    "step replay": r"replay|titan",
     "gradient-norm statistics": r"grad",
     "DebugMode hashes": r"debug",
 }

@@ -24,7 +24,9 @@ detector that names none. Softer words are counted apart, below.
 again. *Deterministic*: a kernel is wrong for some data or in some place, every time.
 - *cost*: time of watched over time of plain steps, totals of runs in turn in one process; over \
 all workloads it is the geometric mean.
-- *[a, b]*: 95 % interval (shares: Clopper and Pearson); *n*: number of faults.
+- *[a, b]*: 95 % interval (shares: Clopper and Pearson); *n*: number of faults (for \
+costs, of workloads and dtypes). Where *n* differs, a detector has not met all faults; the \
+comparisons below are on the faults that both met.
 """
 UNDER_THE_TABLE = """\
 A one-off transient is seen about as often as the share of work that is checked, so a small budget \
@@ -41,8 +43,8 @@ cause here and do not count.
 OUTCOMES_TEXT = """\
 `firm`: found. `soft`: a softer word that names the operator. `elsewhere`: only other operators \
 were named. `loud`: the step ended with an exception and no alarm. Faults that changed no bit \
-(`without effect`) are not counted as injected. State, data and checker: faults in parameters, gradients or \
-optimizer state between steps, in batches, and in the detector's own work.
+(`without effect`) are not counted as injected. State, data and checker: faults in parameters, \
+gradients or optimizer state between steps, in batches, and in the detector's own work.
 """
 
 
@@ -58,20 +60,17 @@ def render_page(file: BenchFile) -> dict[str, str]:
         f"({num_distinct(file.cells)} different ones; each meets several detectors). **All "
         "faults are injected: no faulty device was available to us**, and each figure holds for "
         "the fault models that it names. This page is made from [bench.json](bench.json) by "
-        "`sdc-guard bench page`.",
+        "`sdc-guard bench page`; [how and where](#how) it was measured is at its end.",
         READING.strip(), "## What is found, and what it costs (CPU)", first_table(cpu),
         UNDER_THE_TABLE.strip(), *(_image(made, name) for name, _ in FRONTIERS.values()),
         _image(made, DELAY), CAUSES.strip(),
         "## What ours must show (CPU, every call checked)", checklist(cpu),
-        "## CUDA", first_table(cuda),
-        *(_image(made, CUDA_PREFIX + name) for name, _ in FRONTIERS.values()
-          if CUDA_PREFIX + name in made), checklist(cuda),
         "## By size", *(_image(made, name) for name in SIZE_BARS),
         "## By fault model, operator class, size and dtype (CPU)",
         "A percentage is the share found. An empty cell: no fault fell there.",
         detector_folds(cpu),
-        *(["The same on CUDA:", detector_folds(cuda)] if cuda.cells else []),
         "## Harm", *_harm(file),
+        "## CUDA", first_table(cuda), *_cuda_details(cuda, made),
         "## How trials ended (CPU)", OUTCOMES_TEXT.strip(), outcome_table(cpu),
         "## Cost (CPU)", cost_table(cpu),
         "## What was measured", matrix(file), "## How", *(_told(s) for s in file.stamps),
@@ -84,6 +83,13 @@ def _image(made: dict[str, str], name: str) -> str:
         return f"{name}: {NOT_MEASURED}."
     title = made[name].partition("<title>")[2].partition("</title>")[0]
     return f"![{title}]({name})"
+
+
+def _cuda_details(cuda: BenchFile, made: dict[str, str]) -> list[str]:
+    if not (cuda.cells or cuda.clean or cuda.costs):
+        return [f"What ours must show, on CUDA: {NOT_MEASURED}."]
+    images = [_image(made, name) for name in made if name.startswith(CUDA_PREFIX)]
+    return [*images, checklist(cuda), detector_folds(cuda), cost_table(cuda)]
 
 
 def _harm(file: BenchFile) -> list[str]:

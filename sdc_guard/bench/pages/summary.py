@@ -6,7 +6,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from sdc_guard.bench.benchfile import BenchFile
-from sdc_guard.bench.cells import OUTCOMES, Cell
+from sdc_guard.bench.cells import OUTCOMES, Cell, Cost
 from sdc_guard.bench.pages.names import (
     NOT_MEASURED,
     budget_of,
@@ -49,9 +49,14 @@ def _row(file: BenchFile, detector: str) -> list[str]:
             if is_demo_gpt(workload) and dtype_of(dtype) == "fp32"]
     kinds = [[c for c in own.cells if c.kind == kind] for kind in ("transient", *LASTING)]
     return [label(detector), ratio(demo[0].total_ratio if demo else None),
-            ratio(mean_ratio(list(costs.values()))),
+            _mean(list(costs.values())),
             *(counted(s.found, s.num) for s in map(share, kinds)), _delay(kinds[1] + kinds[2]),
             alarms(false_alarms(own.clean)), _wrong(own.cells)]
+
+
+def _mean(costs: list[Cost]) -> str:
+    found = mean_ratio(costs)
+    return NOT_MEASURED if found is None else f"{ratio(found)}, n={len(costs)}"
 
 
 def _delay(cells: list[Cell]) -> str:

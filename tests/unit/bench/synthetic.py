@@ -34,9 +34,10 @@ def trial(index: int, *, op_class: str = "product", size: str = "2 to 100",
                       outcome=outcome, num_steps=1, alarms=(), num_false=0, fault=None, why=why)
 
 
-def cell(detector: str, fault: str, *, counts: dict[str, dict[str, int]], workload: str = "demo GPT",
-         dtype: str = "fp32", kind: str = "transient", start: int = 0, seed: int = 0,
-         device: str = "cpu", missed: tuple[tuple[int, int], ...] = (),
+def cell(detector: str, fault: str, *, counts: dict[str, dict[str, int]],
+         workload: str = "demo GPT", dtype: str = "fp32", kind: str = "transient",
+         start: int = 0, seed: int = 0, device: str = "cpu",
+         missed: tuple[tuple[int, int], ...] = (),
          delays: dict[str, int] | None = None, causes: dict[str, int] | None = None,
          examples: tuple[FaultTrial, ...] = ()) -> Cell:
     num = sum(sum(found.values()) for found in counts.values())
@@ -52,7 +53,9 @@ def stamp(command: str = "sdc-guard bench matrix --seed 0", commit: str = "01234
                  instruction_set="AVX512", num_cores=2, devices=(), load=1.0)
 
 
-def clean(detector: str, dtype: str = "fp32", num_alarms: int = 0, num_steps: int = 50) -> CleanCell:
+def clean(
+    detector: str, dtype: str = "fp32", num_alarms: int = 0, num_steps: int = 50
+) -> CleanCell:
     return CleanCell(detector=detector, workload="demo GPT", dtype=dtype, device="cpu", seed=0,
                      num_steps=num_steps, num_checks=1000 * num_steps, num_alarms=num_alarms,
                      by_verdict={"corruption": num_alarms} if num_alarms else {}, examples=())
@@ -117,7 +120,6 @@ def _drawn(
     names = detector.startswith("ours")
     cause = {"transient": "transient"}.get(kind, "software")
     causes = {cause: int(found.sum()) - 1, "unknown": 1} if names and found.any() else {}
-    held = cell(detector, fault, counts=counts, workload=workload, dtype=dtype, kind=kind,
+    return cell(detector, fault, counts=counts, workload=workload, dtype=dtype, kind=kind,
                 missed=tuple(missed), delays={k: delays[k] for k in sorted(delays, key=int)},
                 causes=causes, examples=tuple(examples[:5]))
-    return held
