@@ -78,7 +78,8 @@ class BeforeStep:
         self._before_pass = BeforePass(workload)
         self._optimizer = workload.optimizer
         with unseen():
-            self._parameters = [(p, bits.snapshot(p)) for p in workload.model.parameters()]
+            self._parameters: list[tuple[Tensor, Tensor]] = [
+                (p, bits.snapshot(p)) for p in workload.model.parameters()]
             self._states = {
                 parameter: (state, [(key, value, _image(value)) for key, value in state.items()])
                 for parameter, state in workload.optimizer.state.items()}
@@ -91,8 +92,8 @@ class BeforeStep:
         self._before_pass.put_back()
         optimizer: Any = self._optimizer
         with unseen():
-            for parameter, image in self._parameters:
-                bits.restore(parameter, image)
+            for tensor, image in self._parameters:
+                bits.restore(tensor, image)
             for parameter in list(optimizer.state):
                 if parameter not in self._states:
                     del optimizer.state[parameter]

@@ -38,12 +38,13 @@ def at_bottom(watching: AbstractContextManager[T]) -> Iterator[T]:
 def unseen(*, dispatching: bool = False) -> Iterator[None]:
     """Let no dispatch mode see what runs inside.
 
-    With ``dispatching`` there is one that does nothing, where there were any: autograd takes other
-    formulas for a few operators while a mode is on, and a repeat must take the same.
+    With ``dispatching`` there are as many that do nothing in their place: while modes are on,
+    autograd takes other formulas for a few operators and detaches more, and a repeat must make the
+    same calls.
     """
     others = _take_all()
-    if dispatching and others:
-        _put_all([_Nothing()])  # type: ignore[no-untyped-call]
+    if dispatching:
+        _put_all([_Nothing() for _ in others])  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
