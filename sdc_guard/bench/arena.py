@@ -13,12 +13,19 @@ from dataclasses import dataclass
 
 import torch
 
-from sdc_guard.bench.cells import ELSEWHERE, FIRM, LOUD, MISSED, NO_OP, SOFT, FaultTrial
+from sdc_guard.bench.cells import ELSEWHERE, FIRM, LOUD, MISSED, SOFT, FaultTrial
 from sdc_guard.bench.detectors.base import Alarm, Detector
 from sdc_guard.bench.state import TrainingState
 from sdc_guard.bench.workload import Workload
-from sdc_guard.inject.campaign import record_calls
-from sdc_guard.inject.models import MODELS, AnyFault, Target, draw, op_class, size_class
+from sdc_guard.inject import (
+    MODELS,
+    AnyFault,
+    Target,
+    draw,
+    op_class,
+    record_calls,
+    size_class,
+)
 
 WARMUP_STEPS = 40
 """Enough for every relation of a site that is visited once a step to be admitted, and for running
@@ -57,7 +64,7 @@ def prepare(
     state, first_step = TrainingState(workload), workload.step_number
     calls = record_calls(workload.step)
     target = Target(calls=tuple(calls), model=workload.model, optimizer=workload.optimizer,
-                    batches=workload)
+                    batches=workload)  # type: ignore[arg-type]  # mypy takes the field for a method
     prepared = Prepared(workload, state, target, first_step)
     prepared.rewind(0, seed)
     return prepared
@@ -121,6 +128,7 @@ class Arena:
                         found = self.detector.step(workload)
                     except Exception as error:
                         raised = f"{type(error).__name__}: {error}"[:300]
+                        found = self.detector.alarms
                 alarms += _beyond(found, expected[num_steps - 1] if expected else ())
                 if _outcome(alarms, fault, "") == FIRM:
                     break
@@ -152,7 +160,7 @@ class Arena:
             part for part in (raised, self.detector.explain(op),
                               *(f"{a.verdict} in {a.op}: {a.detail}" for a in alarms[:3])) if part)
         return FaultTrial(
-            index=index, op=op, op_class=NO_OP if fault.op is None else op_class(truth),
+            index=index, op=op, op_class=op_class(fault.op, truth.phase),
             size=size_class(truth), outcome=outcome, num_steps=num_steps, alarms=tuple(alarms[:5]),
             num_false=num_false, fault=truth, why=why)
 

@@ -9,13 +9,11 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from sdc_guard.bench.detectors.base import Alarm
+from sdc_guard.inject.classes import NO_OP as NO_OP
 from sdc_guard.inject.truth import SIZES as SIZES
 from sdc_guard.inject.truth import InjectedFault
 from sdc_guard.intervals import Interval, proportion
 from sdc_guard.records import Record
-
-NO_OP = "none"
-"""Operator class of faults that strike no operator: state and batches."""
 
 FIRM, SOFT, ELSEWHERE, LOUD, MISSED = "firm", "soft", "elsewhere", "loud", "missed"
 OUTCOMES = (FIRM, SOFT, ELSEWHERE, LOUD, MISSED)

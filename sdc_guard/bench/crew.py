@@ -22,7 +22,7 @@ from sdc_guard.bench.detectors.table import DETECTORS
 from sdc_guard.bench.workload import Workload, intra_op_threads
 from sdc_guard.bench.workloads.table import build_workload, load_workload
 from sdc_guard.errors import UsageError
-from sdc_guard.inject.models import MODELS
+from sdc_guard.inject import MODELS
 
 MAX_DEATHS = 20
 """Processes that a job may lose before it is given up."""
@@ -112,6 +112,8 @@ def work(
                     waiting.clear()
                     break
                 workers.append(_hired(context, waiting.popleft(), deadline_s))
+            if not workers:
+                break
             ready = wait([w.pipe for w in workers])
             for worker in [w for w in workers if w.pipe in ready]:
                 if _listen(worker, take):

@@ -19,8 +19,8 @@ from sdc_guard.bench.cells import Harm
 from sdc_guard.bench.workload import Workload, intra_op_threads
 from sdc_guard.bench.workloads.table import held_out_loss
 from sdc_guard.errors import UsageError
+from sdc_guard.inject import MODELS, AnyFault, draw
 from sdc_guard.inject.flip import flip_bit
-from sdc_guard.inject.models import MODELS, AnyFault, draw
 
 
 class HarmRun:

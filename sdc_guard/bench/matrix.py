@@ -17,7 +17,7 @@ from sdc_guard.bench.benchfile import BenchFile
 from sdc_guard.bench.cells import Cell, CleanCell, FaultTrial
 from sdc_guard.bench.crew import Job, Message, Refused, Tried
 from sdc_guard.errors import UsageError
-from sdc_guard.inject.models import MODELS
+from sdc_guard.inject import MODELS
 
 OURS = "sdc_guard all"
 EXAMPLES_OF_OTHERS = 5

@@ -99,17 +99,21 @@ def harm(options: dict[str, Any]) -> None:
 
 
 def page(options: dict[str, Any]) -> None:
-    """Renew the page and its figures from the file."""
+    """Renew the page and its figures from the file; in a checkout's own reports, the README's
+    claims too."""
     from sdc_guard.bench.benchfile import read
-    from sdc_guard.bench.pages.page import render_page
+    from sdc_guard.bench.pages.write import write_page, write_pages
     from sdc_guard.evidence.plain_json import plain
 
-    contents = read(_path(options))
-    texts = render_page(contents)
-    for name, text in texts.items():
-        (_path(options).parent / name).write_text(text, encoding="utf-8")
+    path = _path(options)
+    contents = read(path)
+    readme = Path("README.md")
+    if options["out"] is None and readme.exists():
+        write_pages(path.parent.parent, readme)
+    else:
+        write_page(path.parent)
     click.echo(json.dumps(plain(contents), allow_nan=False) if options["as_json"]
-               else texts["README.md"])
+               else (path.parent / "README.md").read_text(encoding="utf-8"))
 
 
 def everything(options: dict[str, Any]) -> None:
@@ -127,7 +131,7 @@ def _wish(options: dict[str, Any]) -> Wish:
     from sdc_guard.bench.detectors.table import DETECTORS
     from sdc_guard.bench.matrix import Wish
     from sdc_guard.bench.workloads.table import WORKLOADS
-    from sdc_guard.inject.models import MODELS
+    from sdc_guard.inject import MODELS
 
     quick = options["quick"]
     if options["model"]:

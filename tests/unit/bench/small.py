@@ -37,13 +37,15 @@ def alarm(op: str, *, firm: bool = True, cause: str = "") -> Alarm:
 
 
 class Scripted(Detector):
-    """Says in each step what it was told to say."""
+    """Says ``always`` in each step, and ``said`` one by one in trials; the twin of a trial that
+    shows what is said without the fault gets ``always`` alone."""
 
     name = "scripted"
     description = "for tests"
 
     def __init__(self, *said: Alarm, always: tuple[Alarm, ...] = ()) -> None:
-        self.said = list(said)
+        self.said = said
+        self.num_said = 0
         self.always = always
         self.losses: list[float] = []
         self.num_resets = 0
@@ -54,13 +56,15 @@ class Scripted(Detector):
         self.num_checks += 1
         if not self.watches:
             return self.always
-        return (*self.always, *([self.said.pop(0)] if self.said else []))
+        self.num_said += 1
+        return (*self.always, *self.said[self.num_said - 1 : self.num_said])
 
     def mark(self) -> None:
-        self.watches = True
+        self.watches = not self.always
 
     def reset(self) -> None:
         self.num_resets += 1
+        self.watches = not self.always or self.num_resets % 2 == 1
 
 
 def flip(number: int = 0, bit: int = 30) -> Fault:

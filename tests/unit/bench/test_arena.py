@@ -51,7 +51,7 @@ def tried(*said: Alarm, always: tuple[Alarm, ...] = (), index: int = 0) -> Fault
 def test_only_an_accusation_that_fits_is_firm(said: list[Alarm], outcome: str) -> None:
     trial = tried(*said)
     assert trial.outcome == outcome
-    assert (trial.why == "") == (outcome == FIRM or outcome == MISSED)
+    assert (trial.why == "") == (outcome in (FIRM, MISSED))
     assert trial.op == ADDMM
     assert trial.op_class == "product"
 
