@@ -21,7 +21,7 @@ Numbers = tuple[tuple[int, int], ...]
 _Item = TypeVar("_Item", Cell, CleanCell, Cost, Harm)
 
 
-class BenchFile(Record, frozen=True, kw_only=True):
+class BenchFile(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that was measured.  ``stamps``: one for each machine, set of versions and seed, with
     every command and commit that measured there."""
 

@@ -4,6 +4,7 @@ missing as not measured, and what falls short as such."""
 from __future__ import annotations
 
 import re
+from collections import Counter
 from xml.etree import ElementTree
 
 import msgspec
@@ -275,8 +276,6 @@ def test_shares_are_rounded_without_becoming_whole() -> None:
 
 
 def test_quantiles_are_values_that_were_seen() -> None:
-    from collections import Counter
-
     assert quantile(Counter({1: 9, 50: 1}), 0.5) == 1
     assert quantile(Counter({1: 9, 50: 1}), 0.9) == 1
     assert quantile(Counter({1: 8, 50: 2}), 0.9) == 50
