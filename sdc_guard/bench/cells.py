@@ -9,15 +9,10 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from sdc_guard.bench.detectors.base import Alarm
-from sdc_guard.inject.faults import InjectedFault
+from sdc_guard.inject.truth import SIZES as SIZES
+from sdc_guard.inject.truth import InjectedFault
 from sdc_guard.intervals import Interval, proportion
 from sdc_guard.records import Record
-
-SIZES = ("below 0.01", "0.01 to 0.1", "0.1 to 1", "1 to 2", "2 to 100", "above 100", "not finite",
-         "no bound")
-"""Size of a fault's largest error in units of the operator's contract bound; ``not finite``: an
-element became NaN or infinite; ``no bound``: the operator has none there (integers: any change is
-``above 100``, the bound is 0)."""
 
 NO_OP = "none"
 """Operator class of faults that strike no operator: state and batches."""

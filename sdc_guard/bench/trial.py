@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import math
 from collections import Counter
-from typing import Any
 
-import torch
-
-from sdc_guard import bits
+from sdc_guard.bench.detectors.learned import Learned
+from sdc_guard.bench.state import TrainingState
 from sdc_guard.bench.workload import TrainingStep
 from sdc_guard.calls import form_of
 from sdc_guard.guard import Guard
@@ -63,8 +60,8 @@ class Rig:
         self.false_alarms: list[str] = []
         for _ in range(warmup_steps):
             self.clean_step()
-        self._state = _TrainingState(training)
-        self._learned = _Learned(self.guard)
+        self._state = TrainingState(training)
+        self._learned = Learned(self.guard)
 
     def clean_step(self) -> None:
         """A guarded step without a fault; whatever is found in it is a false alarm."""
@@ -169,62 +166,3 @@ def describe_sites(guard: Guard, fault: Fault) -> tuple[str, ...]:
         described.append(f"{relations or 'rerun only'}; visits {plan.visits}, "
                          f"references {plan.referenced}")
     return tuple(described)
-
-
-class _TrainingState:
-    """Images of parameters, buffers and optimizer state."""
-
-    def __init__(self, training: TrainingStep) -> None:
-        self._images = [(t, bits.snapshot(t)) for t in _tensors(training)]
-        self._numbers = copy.deepcopy(_numbers(training))
-
-    def put_back(self, training: TrainingStep) -> None:
-        for tensor, image in self._images:
-            bits.restore(tensor, image)
-        for state, numbers in zip(training.optimizer.state.values(), self._numbers, strict=True):
-            state.update(numbers)
-        for parameter in training.model.parameters():
-            parameter.grad = None
-
-
-def _tensors(training: TrainingStep) -> list[torch.Tensor]:
-    states = training.optimizer.state.values()
-    return [*training.model.parameters(), *training.model.buffers(),
-            *(v for state in states for v in state.values() if isinstance(v, torch.Tensor))]
-
-
-def _numbers(training: TrainingStep) -> list[dict[str, Any]]:
-    return [{k: v for k, v in state.items() if not isinstance(v, torch.Tensor)}
-            for state in training.optimizer.state.values()]
-
-
-class _Learned:
-    """What the guard's plans hold, field by field, so that one trial teaches the next nothing."""
-
-    def __init__(self, guard: Guard) -> None:
-        pipeline = guard._pipeline
-        self._refused = set(pipeline.refused)
-        self._plans = {
-            key: (plan, _fields(plan), [(r, _fields(r)) for r in plan.relations])
-            for key, plan in pipeline._plans.items()}
-
-    def put_back(self, guard: Guard) -> None:
-        pipeline = guard._pipeline
-        pipeline.refused = set(self._refused)
-        pipeline._plans.clear()
-        for key, (plan, fields, relations) in self._plans.items():
-            pipeline._plans[key] = plan
-            _set_fields(plan, fields)
-            for relation, its_fields in relations:
-                _set_fields(relation, its_fields)
-
-
-def _fields(record: Any) -> dict[str, Any]:
-    return {
-        f.name: list(value) if isinstance(value := getattr(record, f.name), list) else value
-        for f in dataclasses.fields(record)}
-
-
-def _set_fields(record: Any, fields: dict[str, Any]) -> None:
-    for name, value in fields.items():
-        setattr(record, name, list(value) if isinstance(value, list) else value)

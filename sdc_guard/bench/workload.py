@@ -53,6 +53,11 @@ class Workload:
         """Where the first parameter lies."""
         return next(self.model.parameters()).device
 
+    def autocasting(self) -> torch.autocast:
+        """The context in which the loss is computed."""
+        dtype = self.autocast or torch.bfloat16
+        return torch.autocast(self.device.type, dtype, enabled=self.autocast is not None)
+
     def next_batch(self) -> Batch:
         """The batch of the next step; counts the step."""
         batch = self.batch(self.step_number)
@@ -61,8 +66,7 @@ class Workload:
 
     def forward_backward(self, batch: Batch) -> Tensor:
         """Loss and gradients, added to what the parameters hold; returns the detached loss."""
-        dtype = self.autocast or torch.bfloat16
-        with torch.autocast(self.device.type, dtype, enabled=self.autocast is not None):
+        with self.autocasting():
             loss = self.loss(self.model, batch)
         loss.backward()
         return loss.detach()

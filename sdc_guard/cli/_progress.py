@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from types import TracebackType
 
@@ -17,6 +18,11 @@ from rich.progress import (
 )
 
 SECONDS_BETWEEN_LINES = 5.0
+
+
+def command_line() -> str:
+    """What the user typed, as a report quotes it: without the folder of the program."""
+    return " ".join(["sdc-guard", *sys.argv[1:]])
 
 
 def is_interactive(console: Console) -> bool:

@@ -19,11 +19,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdc_guard.bits import has_values
-from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.calls import BoundCall, Path, form_of
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.faults import RepeatedFlip, TransientFlip
 from sdc_guard.inject.flip import num_bits
 from sdc_guard.inject.override import refusal
+from sdc_guard.inject.phases import Phases
 from sdc_guard.inject.trigger import is_left_to_a_subclass
 
 # Views whose schema does not say so: they promise autograd a tensor of their own.
@@ -66,13 +67,28 @@ class OutputShape:
 
 
 @dataclass(frozen=True, slots=True)
+class OperandShape:
+    """One tensor operand of a recorded call, at ``path`` among its arguments."""
+
+    path: Path
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    numel: int
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class CallShape:
     """One recorded call.  ``ordinal`` counts the calls of that overload from 0; ``outputs`` are the
-    operands that it overwrote, then the tensors that it made, None for one masked out."""
+    operands that it overwrote, then the tensors that it made, None for one masked out;
+    ``operands`` are the strided tensors that came in.  ``phase`` is ``forward``, ``backward`` or
+    ``optimizer`` (:class:`sdc_guard.inject.phases.Phases`)."""
 
     op: Any
     ordinal: int
     outputs: tuple[OutputShape | None, ...]
+    operands: tuple[OperandShape, ...] = ()
+    phase: str = ""
 
     @property
     def drawable(self) -> tuple[int, ...]:
@@ -95,8 +111,9 @@ class _Recorder(TorchDispatchMode):
     def ignore_compile_internals(cls) -> bool:
         return True
 
-    def __init__(self) -> None:
+    def __init__(self, phases: Phases) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.phases = phases
         self.calls: list[CallShape] = []
         self._ordinals: Counter[Any] = Counter()
 
@@ -106,26 +123,32 @@ class _Recorder(TorchDispatchMode):
         if types and is_left_to_a_subclass(types):
             return NotImplemented
         kwargs = kwargs or {}
+        if not isinstance(func, torch._ops.OpOverload):
+            return func(*args, **kwargs)
+        form = form_of(func)
+        call = BoundCall(form, form.bind(args, kwargs))
+        operands = tuple(
+            OperandShape(path, tuple(t.shape), t.dtype, t.numel(), t.stride())
+            for path, t in call.tensors() if t.layout is torch.strided)
         returned = func(*args, **kwargs)
-        if isinstance(func, torch._ops.OpOverload):
-            form = form_of(func)
-            call = BoundCall(form, form.bind(args, kwargs))
-            outputs = tuple(
-                None if t is None
-                else OutputShape(tuple(t.shape), t.dtype, t.numel(), t.device.type)
-                for t in call.results(call.args, returned)
-            )
-            self.calls.append(CallShape(func, self._ordinals[func], outputs))
-            self._ordinals[func] += 1
+        outputs = tuple(
+            None if t is None
+            else OutputShape(tuple(t.shape), t.dtype, t.numel(), t.device.type)
+            for t in call.results(call.args, returned)
+        )
+        self.calls.append(
+            CallShape(func, self._ordinals[func], outputs, operands, self.phases.now))
+        self._ordinals[func] += 1
         return returned
 
 
 def record_calls(fn: Callable[[], object]) -> list[CallShape]:
     """Run ``fn`` once and list every operator call that it makes on this thread, in order; those of
-    a CPU backward and of the optimizer included."""
-    recorder = _Recorder()
-    with recorder:
-        fn()
+    a CPU backward and of the optimizer included, each with its phase."""
+    with Phases() as phases:
+        recorder = _Recorder(phases)
+        with recorder:
+            fn()
     return recorder.calls
 
 

@@ -1,166 +1,26 @@
-"""Fault models: what goes wrong, where, when, and the ground truth of what was done.
+"""Models of faulty hardware with one place and one bit: :class:`TransientFlip`,
+:class:`RepeatedFlip`, :class:`Stuck`.
 
-Each model is a context manager around a :class:`KernelOverride`; ``injected`` lists what it changed
-since it was made.  Models of faulty hardware (:class:`TransientFlip`, :class:`RepeatedFlip`,
-:class:`Stuck`) are here, models of faulty software in :mod:`sdc_guard.inject.kernel_bugs`.
-
-A result that is an operand handed through (``aten.lift``) is no new number and is left alone.
+Models of faulty software are in :mod:`sdc_guard.inject.kernel_bugs`; faults of any region, damage
+and time in :mod:`sdc_guard.inject.composed`.
 """
 
 from __future__ import annotations
 
-import threading
-from contextlib import ExitStack
-from types import TracebackType
-from typing import Any, Self
-
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdc_guard import bits
 from sdc_guard.errors import UsageError
-from sdc_guard.inject.flip import (
-    flip_bit,
-    num_bits,
-    position,
-    read_element,
-    size_ulps,
-    storage_offsets,
-    value_of,
-)
-from sdc_guard.inject.override import CallInfo, KernelOverride, Results
+from sdc_guard.inject.base import Fault
+from sdc_guard.inject.flip import num_bits, storage_offsets
+from sdc_guard.inject.override import CallInfo, Results
 from sdc_guard.inject.trigger import UserCalls
-from sdc_guard.records import Record, Value
+from sdc_guard.inject.truth import InjectedFault
 
-
-class InjectedFault(Record, frozen=True, kw_only=True):
-    """Ground truth: one execution of a kernel whose result was changed.
-
-    ``call_number`` counts executions of the op since the fault was entered, replays included;
-    ``output`` is the place among the flat results (overwritten operands first).  ``flat_index``
-    (C order) is the changed element, the first of ``num_wrong``; ``before``, ``after`` and
-    ``size_ulps`` are its own (:func:`sdc_guard.inject.flip.size_ulps`).  ``bit`` is None where
-    the model does not change a chosen bit.
-    """
-
-    model: str
-    op: str
-    call_number: int
-    output: int
-    shape: tuple[int, ...]
-    flat_index: int
-    bit: int | None
-    before: Value
-    after: Value
-    size_ulps: float | None
-    num_wrong: int
-
-
-class Fault:
-    """Base of all fault models: installs the override, keeps the ground truth.
-
-    Subclasses implement :meth:`_strike`.  ``masked`` counts executions on which the model was due
-    but changed no bit.  A fault can be entered again; ``injected`` and ``masked`` go on.
-    """
-
-    def __init__(self, op: torch._ops.OpOverload, device: str = "CPU") -> None:
-        self.op = op
-        self.injected: list[InjectedFault] = []
-        self.masked = 0
-        self._lock = threading.Lock()
-        self._override = KernelOverride(op, self._strike, device, before=self._prepare)
-
-    @property
-    def num_calls(self) -> int:
-        """Executions of the op since the last entry."""
-        return self._override.num_calls
-
-    def __enter__(self) -> Self:
-        self._override.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._override.__exit__(kind, error, trace)
-
-    def _prepare(self, info: CallInfo) -> None:
-        """Look at the operands before the kernel runs."""
-
-    def _strike(self, info: CallInfo, results: Results) -> None:
-        raise NotImplementedError
-
-    def _target(self, info: CallInfo, results: Results, output: int) -> Tensor | None:
-        """The result to change (the parts of a complex one); None if the call has none there or
-        hands an operand through."""
-        target = results[output] if 0 <= output < len(results) else None
-        if target is None or target.numel() == 0:
-            return None
-        if target.is_complex():  # its parts are the elements
-            target = torch.view_as_real(target.detach())
-        call = info.call
-        num_written = sum(path[0] in call.form.overwrites for path, _ in call.tensors())
-        if output < num_written:
-            return target
-        pointer = target.data_ptr()
-        return None if any(t.data_ptr() == pointer for _, t in call.tensors()) else target
-
-    def _mask(self) -> None:
-        with self._lock:
-            self.masked += 1
-
-    def _flip(
-        self, info: CallInfo, target: Tensor, output: int, flat_index: int, bit: int
-    ) -> None:
-        before, after = flip_bit(target, flat_index, bit)
-        self._record(info, target, output, flat_index, bit, before, after, 1)
-
-    def _record(
-        self,
-        info: CallInfo,
-        target: Tensor,
-        output: int,
-        flat_index: int,
-        bit: int | None,
-        before: int,
-        after: int,
-        num_wrong: int,
-    ) -> None:
-        dtype = target.dtype
-        record = InjectedFault(
-            model=type(self).__name__,
-            op=str(self.op),
-            call_number=info.call_number,
-            output=output,
-            shape=tuple(target.shape),
-            flat_index=flat_index,
-            bit=bit,
-            before=value_of(dtype, before),
-            after=value_of(dtype, after),
-            size_ulps=size_ulps(dtype, before, after),
-            num_wrong=num_wrong,
-        )
-        with self._lock:
-            self.injected.append(record)
-
-    def _record_change(
-        self, info: CallInfo, target: Tensor, output: int, old: NDArray[Any], bit: int | None = None
-    ) -> None:
-        """Record how ``target`` differs from ``old``, a C-ordered copy of its bits."""
-        wrong = np.flatnonzero(bits.raw(bits.on_host(target)) != old)
-        if not len(wrong):
-            self._mask()
-            return
-        first = int(wrong[0])
-        after = read_element(target, position(target, first))
-        self._record(
-            info, target, output, first, bit, int(old.reshape(-1)[first]), after, len(wrong)
-        )
+__all__ = ["Fault", "InjectedFault", "RepeatedFlip", "Stuck", "TransientFlip"]
 
 
 class _Place:
@@ -216,7 +76,6 @@ class TransientFlip(Fault):
         self.counts = counts
         self._place = _Place(flat_index, bit, seed)
         self._user_calls: UserCalls | None = None
-        self._stack = ExitStack()
 
     @property
     def flat_index(self) -> int | None:
@@ -232,23 +91,11 @@ class TransientFlip(Fault):
             f"flat_index={self.flat_index}, bit={self.bit}, counts={self.counts!r})"
         )
 
-    def __enter__(self) -> Self:
-        super().__enter__()
-        if self.counts == "user":
-            self._user_calls = UserCalls(self.op, self.call_number)
-            self._stack.enter_context(self._user_calls)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self._stack.close()
-        finally:
-            super().__exit__(kind, error, trace)
+    def _mode(self) -> TorchDispatchMode | None:
+        if self.counts != "user":
+            return super()._mode()
+        self._user_calls = UserCalls(self.op, self.call_number)
+        return self._user_calls
 
     def _strike(self, info: CallInfo, results: Results) -> None:
         if self._user_calls is not None:

@@ -114,6 +114,14 @@ def number_of(dtype: torch.dtype, pattern: int) -> Any:
     return bits.values(image)[()].item()
 
 
+def numbers_of(dtype: torch.dtype, patterns: NDArray[Any]) -> NDArray[Any]:
+    """The numbers that elements of ``dtype`` with these bits stand for: shape as ``patterns``,
+    float64 for floating dtypes, the dtype itself for integers and bool."""
+    image = torch.empty(patterns.shape, dtype=dtype, device="cpu")
+    bits.raw(image)[...] = patterns
+    return bits.values(image)
+
+
 def value_of(dtype: torch.dtype, pattern: int) -> Value:
     """The record that carries such an element by its bits."""
     return Value(

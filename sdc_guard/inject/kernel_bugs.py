@@ -17,7 +17,7 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, Path, form_of
 from sdc_guard.errors import UsageError
-from sdc_guard.inject.faults import Fault
+from sdc_guard.inject.base import Fault
 from sdc_guard.inject.flip import flip_bit, position, read_element, write_element
 from sdc_guard.inject.misread import Misread
 from sdc_guard.inject.override import CallInfo, Results
@@ -180,4 +180,4 @@ class WrongAtOffset(Fault):
         if before == after:
             self._mask()
             return
-        self._record(info, target, self.output, self.flat_index, self.bit, before, after, 1)
+        self._record_one(info, target, self.output, self.flat_index, self.bit, before, after)

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, Path, form_of
 from sdc_guard.errors import UsageError
-from sdc_guard.inject.faults import Fault
+from sdc_guard.inject.base import Fault
 from sdc_guard.inject.override import CallInfo, Results
 
 HOW = ("offset", "dropped")
@@ -43,6 +43,9 @@ class Misread(Fault):
 
     def _prepare(self, info: CallInfo) -> None:
         info.note = self._as_read(info.call)
+
+    def _may_strike(self, info: CallInfo) -> bool:
+        return info.note is not None
 
     def _strike(self, info: CallInfo, results: Results) -> None:
         if info.note is None:
@@ -134,11 +137,20 @@ class MisreadElement(Misread):
         host = bits.on_host(image)
         words = bits.raw(host)
         old = np.array(words, order="C").reshape(words.shape)
-        for flat_index in struck:
-            index = np.unravel_index(int(flat_index), tuple(tensor.shape))
-            following = np.unravel_index((int(flat_index) + 1) % tensor.numel(),
-                                         tuple(tensor.shape))
-            words[index] = old[following] if self.how == "offset" else np.zeros((), words.dtype)
+        following = old.flat[(struck + 1) % tensor.numel()]
+        words.flat[struck] = following if self.how == "offset" else np.zeros((), words.dtype)
         if host is not image:
             bits.restore(image, host)
         return image
+
+
+class MisreadNumber(MisreadElement):
+    """A fault tied to data whose number is the one that element ``flat_index`` holds in the first
+    execution in which the operand has the shape ``shape``; from then on a :class:`MisreadElement`
+    with that ``pattern``."""
+
+    def _struck(self, tensor: Tensor) -> NDArray[np.intp]:
+        if self.flat_index is not None and len(found := super()._struck(tensor)):
+            words = bits.raw(bits.on_host(tensor))
+            self.pattern, self.flat_index = int(words.flat[int(found[0])]), None
+        return super()._struck(tensor)

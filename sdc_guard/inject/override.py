@@ -51,10 +51,12 @@ class CallInfo:
     """One execution of an overridden kernel, as ``before`` and ``transform`` see it.
 
     ``call_number`` counts executions from 0 since the override was entered.  ``note`` is free for
-    ``before`` to leave something for ``transform``.
+    ``before`` to leave something for ``transform``, ``images`` for the call on private images of
+    what it overwrites, ``results`` for its flat results.
     """
 
-    __slots__ = ("_original", "args", "call_number", "kwargs", "note", "op")
+    __slots__ = ("_original", "args", "call_number", "images", "kwargs", "note", "op",
+                 "results")
 
     def __init__(
         self,
@@ -69,6 +71,8 @@ class CallInfo:
         self.args = args
         self.kwargs = kwargs
         self.note: Any = None
+        self.images: BoundCall | None = None
+        self.results: Results = ()
         self._original = original
 
     @property

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdc_guard.calls import form_of
+
 
 def is_left_to_a_subclass(types: Any) -> bool:
     """True if a dispatch mode must answer NotImplemented: a subclass such as DTensor makes its own
@@ -16,7 +18,28 @@ def is_left_to_a_subclass(types: Any) -> bool:
     return any(t is not torch.Tensor and t is not torch.nn.Parameter for t in types)
 
 
-class UserCalls(TorchDispatchMode):
+class Inert(TorchDispatchMode):
+    """Does nothing, but makes autograd take the paths that it takes under any dispatch mode."""
+
+    supports_higher_order_operators = True
+
+    @classmethod
+    def ignore_compile_internals(cls) -> bool:
+        # Without this the mode would switch torch.compile off, and with it what is under test.
+        return True
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if types and is_left_to_a_subclass(types):
+            return NotImplemented
+        return func(*args, **(kwargs or {}))
+
+
+class UserCalls(Inert):
     """Dispatch mode that arms a fault for exactly one call of ``op``: the ``number``-th, from 0.
 
     Enter it after (above) the guard's mode: it then sees each operator call of the user's code, of
@@ -26,15 +49,8 @@ class UserCalls(TorchDispatchMode):
     later.
     """
 
-    supports_higher_order_operators = True
-
-    @classmethod
-    def ignore_compile_internals(cls) -> bool:
-        # Without this the mode would switch torch.compile off, and with it what is under test.
-        return True
-
     def __init__(self, op: Any, number: int) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.op = op
         self.number = number
         self.num_calls = 0
@@ -63,3 +79,75 @@ class UserCalls(TorchDispatchMode):
             return func(*args, **(kwargs or {}))
         finally:
             self._thread.armed = False
+
+
+INNER = -1
+"""The kernel ran inside a call of the user's of another operator."""
+CHECKER = -2
+"""The kernel ran for somebody else than the user: a replay, a reference, a recomputation."""
+
+
+class _Flight:
+    """A call of the user's that is being handled."""
+
+    __slots__ = ("func", "number", "taken")
+
+    def __init__(self, func: Any, number: int) -> None:
+        self.func = func
+        self.number = number
+        self.taken = False
+
+
+class Watch(Inert):
+    """Dispatch mode that tells for each execution of ``op``'s kernel whose it is; enter it after
+    (above) the detector.
+
+    Calls of ``counted`` (default ``op``) that come in are the user's and are numbered from 0.
+    While one is being handled, the first execution on that thread is the call itself, all others
+    are a checker's, as are those that run while no call of the user's is being handled there.
+    """
+
+    def __init__(self, op: Any, counted: Any = None) -> None:
+        super().__init__()
+        self.op = op
+        self.counted = op if counted is None else counted
+        self.num_calls = 0
+        self._lock = threading.Lock()
+        self._thread = threading.local()
+
+    def whose(self) -> int:
+        """Number of the user's call that this execution is; :data:`INNER` or :data:`CHECKER`."""
+        flight: _Flight | None = getattr(self._thread, "flight", None)
+        if flight is None:
+            return CHECKER
+        func = flight.func
+        if not isinstance(func, torch._ops.OpOverload):
+            return INNER
+        if func is not self.op:
+            form = form_of(func)
+            if form.functional is self.op:  # in place calls are repeated by it, never made of it
+                return CHECKER
+            if form.packet != form_of(self.op).packet:
+                return INNER
+        # An overload may be made of another one of its packet (sum, mul.Scalar): once in each call.
+        if flight.taken:
+            return CHECKER
+        flight.taken = True
+        return flight.number if func is self.op else INNER
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if types and is_left_to_a_subclass(types):
+            return NotImplemented
+        number = INNER
+        if func is self.counted:
+            with self._lock:
+                number = self.num_calls
+                self.num_calls += 1
+        outer = getattr(self._thread, "flight", None)
+        self._thread.flight = _Flight(func, number)
+        try:
+            return func(*args, **(kwargs or {}))
+        finally:
+            self._thread.flight = outer

@@ -32,14 +32,22 @@ class Detector:
 
     ``name`` is unique and is what tables print; ``description`` is one line: what it does, after
     which published description.  ``exhaustive``: it looks at everything in each step, so that a
-    repeated fault that it misses in three steps it misses for good.  ``changes_training``: why the
+    repeated fault that it misses in three steps it misses for good.  ``steps_after_one``: steps,
+    the struck one included, in which it may still notice a fault that struck once;
+    ``steps_of_repeated``: steps after which a repeated fault counts as missed.  ``num_checks``:
+    comparisons made so far that could have raised an alarm.  ``changes_training``: why the
     numbers of the training differ while it watches, empty where they do not.
     """
 
     name: str
     description: str
     exhaustive: bool = True
+    steps_after_one: int = 1
+    steps_of_repeated: int = 3
     changes_training: str = ""
+    num_checks: int = 0
+    alarms: tuple[Alarm, ...] = ()
+    """What was found in the last step; all there is of a step that an exception ended."""
 
     def begin(self, workload: Workload) -> None:
         """Prepare for this workload, whose numbers are those of step 0."""
@@ -56,6 +64,10 @@ class Detector:
 
     def reset(self) -> None:
         """Return to what was known at :meth:`mark`."""
+
+    def explain(self, op: str) -> str:
+        """Why nothing was said of ``op`` in the steps since the last :meth:`reset`, if it knows."""
+        return ""
 
     def end(self) -> None:
         """Leave nothing behind on the process."""

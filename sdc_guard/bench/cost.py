@@ -1,0 +1,67 @@
+"""What a detector costs: plain and watched steps in turn, in one process, on one training run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from sdc_guard.bench.cells import Cost
+from sdc_guard.bench.detectors.base import Detector
+from sdc_guard.bench.workload import Workload, intra_op_threads
+from sdc_guard.errors import UsageError
+from sdc_guard.intervals import median, ratio_of_totals
+
+
+def measure_cost(
+    detector: Detector, build: Callable[[], Workload], *, label: str, dtype: str,
+    device: str = "cpu", seed: int = 0, num_threads: int = 1, num_pairs: int = 12,
+    steps_per_turn: int = 1, warmup_steps: int = 20, name: str,
+) -> Cost:
+    """Time ``num_pairs`` pairs of turns of ``steps_per_turn`` steps after ``warmup_steps`` watched
+    ones.  Every other pair begins with the watched turn, so that a drift of the machine's speed
+    cancels.  ``name`` is the detector's in the table, ``label`` the workload's.
+
+    Raises:
+        UsageError: if ``num_pairs`` or ``steps_per_turn`` is below 1.
+    """
+    if num_pairs < 1 or steps_per_turn < 1:
+        raise UsageError(f"num_pairs={num_pairs}, steps_per_turn={steps_per_turn}: both must be at "
+                         "least 1")
+
+    def plain() -> None:
+        float(workload.step())  # waits for the device
+
+    def watched() -> None:
+        detector.step(workload)
+        if device != "cpu":
+            float(next(workload.model.parameters()).flatten()[0])
+
+    def timed_s(step: Callable[[], None]) -> float:
+        started_s = time.perf_counter()
+        for _ in range(steps_per_turn):
+            step()
+        return time.perf_counter() - started_s
+
+    with intra_op_threads(num_threads):
+        workload = build()
+        detector.begin(workload)
+        for _ in range(warmup_steps):
+            watched()
+        detector.mark()
+        for _ in range(3):
+            plain()
+        plain_s: list[float] = []
+        watched_s: list[float] = []
+        for pair in range(num_pairs):
+            if pair % 2:
+                watched_s.append(timed_s(watched))
+            plain_s.append(timed_s(plain))
+            if not pair % 2:
+                watched_s.append(timed_s(watched))
+        detector.end()
+    ratios = [w / p for w, p in zip(watched_s, plain_s, strict=True)]
+    return Cost(
+        detector=name, workload=label, dtype=dtype, device=device, seed=seed,
+        num_threads=num_threads, num_pairs=num_pairs, steps_per_turn=steps_per_turn,
+        plain_ms=1e3 * sum(plain_s) / (num_pairs * steps_per_turn), ratio=median(ratios),
+        total_ratio=ratio_of_totals(watched_s, plain_s, seed=seed))

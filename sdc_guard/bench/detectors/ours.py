@@ -1,0 +1,77 @@
+"""sdc_guard itself, at one of its budgets."""
+
+from __future__ import annotations
+
+from sdc_guard.bench.detectors.base import Alarm, Detector
+from sdc_guard.bench.detectors.learned import Learned
+from sdc_guard.bench.workload import Workload
+from sdc_guard.errors import UsageError
+from sdc_guard.guard import Guard
+from sdc_guard.records import Cause, Coverage, Finding, Verdict
+
+SHARES = (0.005, 0.01, 0.02, 0.05)
+"""Budgets, as shares of the run time, that are measured beside ``"all"``."""
+
+
+class GuardDetector(Detector):
+    """``with guard: workload.step()``; an alarm for each finding, firm for ``corruption``.
+
+    ``budget`` is ``"all"`` or a share of the run time.  :meth:`reset` puts back what the guard has
+    learned about its relations; at a share, the scheduler and the visits of each site go on, as
+    they do in a run.
+    """
+
+    def __init__(self, budget: float | str, *, seed: int = 0) -> None:
+        self.budget = budget
+        self.seed = seed
+        self.exhaustive = budget == "all"
+        amount = "all" if isinstance(budget, str) else f"{100 * budget:g} %"
+        self.name = f"sdc_guard {amount}"
+        self.description = (
+            "every op call checked" if self.exhaustive else f"{amount} of the run time for checks")
+        self._guard: Guard | None = None
+        self._learned: Learned | None = None
+
+    @property
+    def guard(self) -> Guard:
+        """The guard of this run.
+
+        Raises:
+            UsageError: before :meth:`begin`.
+        """
+        if self._guard is None:
+            raise UsageError(f"{self.name}: no guard yet; call begin(workload) first")
+        return self._guard
+
+    @property
+    def coverage(self) -> Coverage:
+        """What the guard has checked since :meth:`begin`, and what not."""
+        return self.guard.coverage
+
+    def begin(self, workload: Workload) -> None:
+        self._guard = Guard(budget=self.budget, on_finding=self._take, evidence="none",
+                            seed=self.seed)
+        self._learned = None
+
+    def step(self, workload: Workload) -> tuple[Alarm, ...]:
+        self.alarms = ()
+        with self.guard:
+            workload.step()
+        return self.alarms
+
+    def mark(self) -> None:
+        self._learned = Learned(self.guard, visits_go_on=not self.exhaustive)
+
+    def reset(self) -> None:
+        if self._learned is None:
+            raise UsageError(f"{self.name}: nothing to return to; call mark() after the warm-up")
+        self._learned.put_back(self.guard)
+
+    def end(self) -> None:
+        self._guard = self._learned = None
+
+    def _take(self, finding: Finding) -> None:
+        cause = "" if finding.cause is Cause.UNKNOWN else finding.cause.value
+        self.alarms += (Alarm(op=finding.op, verdict=finding.verdict.value,
+                              firm=finding.verdict is Verdict.CORRUPTION, cause=cause,
+                              detail=finding.message),)
