@@ -12,6 +12,7 @@ import pytest
 
 from sdc_guard.bench.benchfile import BenchFile
 from sdc_guard.bench.cells import ELSEWHERE, FIRM, MISSED, SOFT
+from sdc_guard.bench.detectors.table import DETECTORS
 from sdc_guard.bench.pages.checklist import Check, checks
 from sdc_guard.bench.pages.harm import missed
 from sdc_guard.bench.pages.names import budget_of, detectors, label, workloads
@@ -26,6 +27,7 @@ from sdc_guard.bench.pages.tally import (
     wrong_causes,
 )
 from sdc_guard.bench.pages.text import bracket, code, counted, percent, table
+from sdc_guard.bench.workloads.table import WORKLOADS
 from sdc_guard.intervals import proportion
 from tests.unit.bench.synthetic import (
     NUM,
@@ -80,10 +82,13 @@ def test_the_first_table_leads_with_the_budgets(pages: dict[str, str]) -> None:
 def test_the_first_table_holds_the_counts() -> None:
     counts = {"product | 2 to 100": {FIRM: 3, SOFT: 1}, "pointwise | no bound": {MISSED: 4}}
     file = BenchFile(
-        cells=(cell("ours 2 %", "bit flip", counts=counts, causes={"transient": 2, "software": 1}),
-               cell("ours 2 %", "stuck", kind="repeated", counts={"product | 2 to 100": {FIRM: 4}},
+        cells=(cell("sdc_guard 2 %", "single bit", counts=counts,
+                    causes={"transient": 2, "software": 1}),
+               cell("sdc_guard 2 %", "stuck bit", kind="repeated",
+                    counts={"product | 2 to 100": {FIRM: 4}},
                     delays={"1": 1, "7": 2, "30": 1}, causes={"unknown": 4})),
-        clean=(clean("ours 2 %", num_alarms=1, num_steps=1000),), costs=(cost("ours 2 %", 1.019),))
+        clean=(clean("sdc_guard 2 %", num_alarms=1, num_steps=1000),),
+        costs=(cost("sdc_guard 2 %", 1.019),))
     cells = row(first_table(file), "ours, 2 %")
     assert cells[1].startswith("1.019 [1.014, 1.025]")
     assert cells[2] == "1.019 [1.014, 1.025], n=1"
@@ -94,7 +99,7 @@ def test_the_first_table_holds_the_counts() -> None:
     assert cells[7].startswith("1 [0.025, 5.6]")
     assert cells[8] == "14.3 %, n=7"
     assert set(row(first_table(file), "ours, exhaustive")[1:]) == {"not measured"}
-    assert set(row(first_table(file), "PyPI sdcguard")[1:]) == {"not measured"}
+    assert set(row(first_table(file), "sdcguard 0.4.0")[1:]) == {"not measured"}
 
 
 def test_an_empty_document_has_a_page_on_which_nothing_was_measured() -> None:
@@ -137,24 +142,26 @@ def test_what_comes_from_a_report_cannot_break_the_page() -> None:
 
 
 @pytest.mark.parametrize(("detector", "budget", "printed"), [
-    ("ours 0.5 %", 0.5, "ours, 0.5 %"), ("ours 0.02", 2.0, "ours, 2 %"),
-    ("ours budget=5%", 5.0, "ours, 5 %"), ("ours all", "all", "ours, exhaustive"),
-    ("sdcguard 0.9", None, "sdcguard 0.9"), ("rerun and compare", None, "rerun and compare")])
+    ("sdc_guard 0.5 %", 0.5, "ours, 0.5 %"), ("sdc_guard 10 %", 10.0, "ours, 10 %"),
+    ("sdc_guard all", "all", "ours, exhaustive"), ("sdcguard 0.4.0", None, "sdcguard 0.4.0"),
+    ("rerun and compare", None, "rerun and compare")])
 def test_ours_are_told_from_others(detector: str, budget: object, printed: str) -> None:
     assert budget_of(detector) == budget
     assert label(detector) == printed
 
 
-def test_what_was_measured_is_not_listed_again_as_missing() -> None:
-    names = detectors(["ours 2 %", "ours all", "sdcguard (PyPI)", "torchtitan step replay"])
-    assert not {"PyPI sdcguard", "step replay"} & set(names)
-    assert len([n for n in names if label(n) in ("ours, 2 %", "ours, exhaustive")]) == 2
-    assert workloads(["tiny GPT"])[0] == "tiny GPT"
-    assert "demo GPT" not in workloads(["tiny GPT"])
+def test_what_can_be_measured_is_listed_once_and_ours_lead() -> None:
+    names = detectors(["sdc_guard 2 %", "sdc_guard 10 %", "my own"])
+    assert len(names) == len(set(names))
+    assert set(DETECTORS) <= set(names)
+    assert [budget_of(n) for n in names[:7]] == [0.5, 1.0, 2.0, 5.0, 10.0, "all", None]
+    assert names[-1] == "my own"
+    assert workloads(["my own"])[0] == "gpt-demo"
+    assert set(WORKLOADS) < set(workloads(["my own"]))
 
 
 def many(outcomes: dict[str, int], kind: str, size: str = "2 to 100", **more: object) -> BenchFile:
-    held = cell("ours all", "f", kind=kind, counts={f"product | {size}": outcomes},
+    held = cell("sdc_guard all", "f", kind=kind, counts={f"product | {size}": outcomes},
                 **more)  # type: ignore[arg-type]
     return BenchFile(cells=(held,))
 
@@ -175,27 +182,28 @@ def test_requirements_are_met_at_the_limit_and_not_below(kind: str, start: str) 
 
 def test_one_bad_operator_class_or_size_is_enough_to_fall_short() -> None:
     counts = {"product | 2 to 100": {FIRM: 9999}, "scan | not finite": {FIRM: 9, ELSEWHERE: 1}}
-    found = check(BenchFile(cells=(cell("ours all", "f", counts=counts),)), "transient faults")
+    found = check(BenchFile(cells=(cell("sdc_guard all", "f", counts=counts),)), "transient faults")
     assert found.met is False
     assert "lowest op class: scan 90 %; lowest size: not finite 90 %" in found.measured
 
 
 def test_small_deterministic_faults_do_not_count_against_the_requirement() -> None:
     counts = {"product | 0.1 to 1": {MISSED: 50}, "product | 2 to 100": {FIRM: 10}}
-    file = BenchFile(cells=(cell("ours all", "f", kind="deterministic", counts=counts),))
+    file = BenchFile(cells=(cell("sdc_guard all", "f", kind="deterministic", counts=counts),))
     found = check(file, "deterministic kernel faults")
     assert found.met
     assert found.measured.endswith("n=10")
 
 
 def test_a_false_alarm_and_a_high_cost_are_not_met() -> None:
-    good = BenchFile(clean=(clean("ours all"),), costs=(cost("ours all", 2.5),))
-    bad = BenchFile(clean=(clean("ours all", num_alarms=1),), costs=(cost("ours all", 2.51),))
+    good = BenchFile(clean=(clean("sdc_guard all"),), costs=(cost("sdc_guard all", 2.5),))
+    bad = BenchFile(clean=(clean("sdc_guard all", num_alarms=1),),
+                    costs=(cost("sdc_guard all", 2.51),))
     for start in ("false alarms, demo GPT fp32", "false alarms, every workload",
                   "cost of a step, demo GPT fp32"):
         assert check(good, start).met is True
         assert check(bad, start).met is False
-    in_budget = BenchFile(clean=(clean("ours 2 %", num_alarms=1),))
+    in_budget = BenchFile(clean=(clean("sdc_guard 2 %", num_alarms=1),))
     assert check(in_budget, "false alarms, every workload").met is False
 
 
@@ -204,8 +212,8 @@ def rivals(rival_share: int, our_share: int, our_cost: float) -> BenchFile:
         counts = {"product | 2 to 100": {FIRM: found, MISSED: 10 - found}}
         return cell(detector, "f", counts=counts)
 
-    return BenchFile(cells=(of("rerun", rival_share), of("ours 2 %", our_share)),  # type: ignore[arg-type]
-                     costs=(cost("rerun", 2.0), cost("ours 2 %", our_cost)))
+    return BenchFile(cells=(of("rerun", rival_share), of("sdc_guard 2 %", our_share)),  # type: ignore[arg-type]
+                     costs=(cost("rerun", 2.0), cost("sdc_guard 2 %", our_cost)))
 
 
 @pytest.mark.parametrize(("rival", "ours", "price", "ahead"), [
@@ -218,35 +226,37 @@ def test_ahead_is_as_much_for_as_little(rival: int, ours: int, price: float, ahe
 
 
 def test_detectors_are_compared_on_the_faults_that_both_met() -> None:
-    more = cell("ours 2 %", "hard one", counts={"product | 2 to 100": {MISSED: 1000}})
+    more = cell("sdc_guard 2 %", "hard one", counts={"product | 2 to 100": {MISSED: 1000}})
     file = rivals(5, 6, 1.5)
     file = msgspec.structs.replace(file, cells=(*file.cells, more))
     assert [c.ahead for c in comparisons(file, "transient")] == [True]
-    ours = next(p for p in points(file, "transient") if p.detector == "ours 2 %")
+    ours = next(p for p in points(file, "transient") if p.detector == "sdc_guard 2 %")
     assert ours.share == Share(6, 1010)
 
 
 def test_harm_is_counted_where_number_and_workload_agree() -> None:
-    held = harm("bit flip", "transient", changes={"0": 0.5, "1": 0.0, "2": None, "3": -0.5})
+    held = harm("single bit", "transient", changes={"0": 0.5, "1": 0.0, "2": None, "3": -0.5})
     counts = {"product | 2 to 100": {FIRM: 1, MISSED: 2}}
-    met = cell("ours all", "bit flip", counts=counts, missed=((1, 3),))
+    met = cell("sdc_guard all", "single bit", counts=counts, missed=((1, 3),))
     assert missed([met], [held]) == Share(1, 2)  # 2 was harmful and missed; 3 was never met
-    for other in ({"dtype": "bf16"}, {"seed": 1}, {"workload": "LSTM"}):
-        apart = cell("ours all", "bit flip", counts=counts, missed=((1, 3),),
+    for other in ({"dtype": "bf16"}, {"seed": 1}, {"workload": "lstm"}):
+        apart = cell("sdc_guard all", "single bit", counts=counts, missed=((1, 3),),
                      **other)  # type: ignore[arg-type]
         assert missed([apart], [held]) == Share(0, 0)
     text = render_page(BenchFile(cells=(met,), harms=(held,)))[PAGE].split("## Harm")[1]
-    assert row(text, "bit flip")[2] == "75 % [19.4, 99.4], n=4"
+    assert row(text, "single bit")[2] == "75 % [19.4, 99.4], n=4"
     assert row(text, "ours, exhaustive")[1] == "1 of 2"
 
 
 def test_causes_are_wrong_by_kind() -> None:
     causes = {"transient": 1, "software": 2, "persistent hardware": 4, "unknown": 8}
-    wrong = {kind: wrong_causes([cell("ours all", "f", counts={}, kind=kind, causes=causes)])
+    wrong = {kind: wrong_causes([cell("sdc_guard all", "f", counts={}, kind=kind, causes=causes)])
              for kind in ("transient", "repeated", "deterministic", "state")}
     assert {kind: found.found for kind, found in wrong.items()} == {
         "transient": 6, "repeated": 1, "deterministic": 5, "state": 0}
     assert wrong["state"].num == 0
+    rare = cell("sdc_guard all", "rare flip", counts={}, kind="repeated", causes=causes)
+    assert wrong_causes([rare]).found == 0
 
 
 def test_faults_met_by_two_detectors_are_different_ones_once() -> None:
@@ -259,7 +269,7 @@ def test_faults_met_by_two_detectors_are_different_ones_once() -> None:
 
 def test_costs_take_few_threads_and_their_mean_is_geometric() -> None:
     two = msgspec.structs.replace(cost("a", 9.0), num_threads=2)
-    chosen = best_costs([two, cost("a", 2.0), cost("a", 8.0, workload="LSTM")])
+    chosen = best_costs([two, cost("a", 2.0), cost("a", 8.0, workload="lstm")])
     assert sorted(c.ratio.value for c in chosen.values()) == [2.0, 8.0]
     mean = mean_ratio(list(chosen.values()))
     assert mean is not None
