@@ -90,7 +90,7 @@ def _image(made: dict[str, str], name: str) -> str:
 
 def _models() -> str:
     return table(["fault model", "kind", "what it does"],
-                 [[m.name, m.kind, m.description] for m in MODELS.values()])
+                 [[m.name, m.kind, m.description] for m in MODELS.values()], left=range(3))
 
 
 def _detectors() -> str:
@@ -99,7 +99,7 @@ def _detectors() -> str:
     for name in detectors(()):
         made = DETECTORS[name]()
         rows.append([label(name), made.description, made.changes_training or "no"])
-    return table(["detector", "what it does", "changes the training"], rows)
+    return table(["detector", "what it does", "changes the training"], rows, left=range(3))
 
 
 def _cuda_details(cuda: BenchFile, made: dict[str, str]) -> list[str]:

@@ -77,13 +77,16 @@ def test_stairs_never_fall() -> None:
     assert re.findall(r"V([\d.]+)", path.attrib["d"]) == [start[1]]
 
 
-def test_squares_at_one_place_do_not_cover_each_other() -> None:
+def test_squares_stay_at_their_values_and_their_letters_cover_nothing() -> None:
     root = drawn(*(mark(f"rival {i}", 1, 0.0) for i in range(8)))
-    places = [(float(r.attrib["x"]), float(r.attrib["y"])) for r in root.iter(f"{SVG}rect")
-              if r.attrib["width"] == "16"]
-    assert len(places) == 8
-    assert all(abs(a[0] - b[0]) >= 16 or abs(a[1] - b[1]) >= 16
-               for i, a in enumerate(places) for b in places[:i])
+    squares = {(r.attrib["x"], r.attrib["y"]) for r in root.iter(f"{SVG}rect")
+               if r.attrib["width"] == "8"}
+    assert len(squares) == 1
+    letters = [(float(t.attrib["x"]), float(t.attrib["y"])) for t in root.iter(f"{SVG}text")
+               if t.attrib.get("text-anchor") == "middle" and t.attrib.get("class") == "f1 b"]
+    assert len(letters) == 8
+    assert all(abs(a[0] - b[0]) >= 12 or abs(a[1] - b[1]) >= 12
+               for i, a in enumerate(letters) for b in letters[:i])
 
 
 def test_a_bar_is_as_long_as_its_share_and_never_told_as_whole_when_it_is_not() -> None:
