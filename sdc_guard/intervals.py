@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -23,6 +24,7 @@ class Interval(Record, frozen=True, kw_only=True):
     confidence: float
 
 
+@lru_cache(maxsize=4096)
 def proportion(count: int, num: int, confidence: float = CONFIDENCE) -> Interval:
     """``count / num`` with the exact interval of Clopper and Pearson (1934).
 
@@ -48,10 +50,12 @@ def _at_most(count: int, num: int, p: float) -> float:
     if p >= 1.0:
         return 1.0 if count >= num else 0.0
     log_p, log_q, log_all = math.log(p), math.log1p(-p), math.lgamma(num + 1)
-    return math.fsum(
+    upper = count > num // 2  # the shorter tail is summed
+    tail = math.fsum(
         math.exp(log_all - math.lgamma(k + 1) - math.lgamma(num - k + 1)
                  + k * log_p + (num - k) * log_q)
-        for k in range(count + 1))
+        for k in (range(count + 1, num + 1) if upper else range(count + 1)))
+    return 1.0 - tail if upper else tail
 
 
 def _solve(increasing: Callable[[float], float]) -> float:

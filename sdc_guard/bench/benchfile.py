@@ -14,14 +14,11 @@ from sdc_guard.bench.results import Stamp
 from sdc_guard.errors import UsageError
 from sdc_guard.records import Record
 
-MAX_EXAMPLES = 5
-"""Examples that a merged cell keeps, unless both parts hold every trial that was not firm."""
-
 Numbers = tuple[tuple[int, int], ...]
 _Item = TypeVar("_Item", Cell, CleanCell, Cost, Harm)
 
 
-class BenchFile(Record, frozen=True, kw_only=True):
+class BenchFile(Record, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All that was measured.  ``stamps``: one for each machine, set of versions and seed, with
     every command and commit that measured there."""
 
@@ -35,9 +32,11 @@ class BenchFile(Record, frozen=True, kw_only=True):
 def merge(one: BenchFile, other: BenchFile) -> BenchFile:
     """The results of both, sorted; merging a file with itself changes nothing.
 
-    - Cells with one key are added where their fault numbers are disjoint.  Where one holds all
+    - Cells with one key are added where their fault numbers are disjoint; as many examples stay as
+  the longer list had, or all where both have all.  Where one holds all
       numbers of the other it stays alone: it is the other, continued.
-    - Clean runs with one key are added, equal ones are one.
+    - Clean runs with one key are the same steps again: the one with more alarms stays, then the
+  one with more steps.
     - Of two costs with one key the one with more pairs stays, the later of equals.
     - Harm of one key: changes of all faults, the larger noise.
 
@@ -88,7 +87,7 @@ def _cells(one: Cell, other: Cell) -> Cell:
         counts.setdefault(group, Counter()).update(found)
     examples = tuple(sorted((*one.examples, *other.examples), key=lambda t: t.index))
     if not (_has_all_examples(one) and _has_all_examples(other)):
-        examples = examples[:MAX_EXAMPLES]
+        examples = examples[:max(len(one.examples), len(other.examples))]
     delays = Counter(one.delays) + Counter(other.delays)
     causes = Counter(one.causes) + Counter(other.causes)
     return msgspec.structs.replace(
@@ -104,14 +103,7 @@ def _has_all_examples(cell: Cell) -> bool:
 
 
 def _clean(one: CleanCell, other: CleanCell) -> CleanCell:
-    if one == other:
-        return one
-    return msgspec.structs.replace(
-        one, num_steps=one.num_steps + other.num_steps,
-        num_checks=one.num_checks + other.num_checks,
-        num_alarms=one.num_alarms + other.num_alarms,
-        by_verdict=dict(sorted((Counter(one.by_verdict) + Counter(other.by_verdict)).items())),
-        examples=(*one.examples, *other.examples)[:MAX_EXAMPLES])
+    return max(other, one, key=lambda c: (c.num_alarms, c.num_steps))
 
 
 def _harms(one: Harm, other: Harm) -> Harm:

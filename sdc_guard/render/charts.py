@@ -11,7 +11,7 @@ from markupsafe import escape
 
 WIDTH = 860
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 52, 54
-_ROW = 18
+_ROW, _GAP = 18, 13
 
 # Okabe and Ito's palette; lighter where the ground is dark.
 _LIGHT = ("#0072b2", "#b34700", "#00785a", "#a84d82", "#8a6100")
@@ -21,7 +21,8 @@ _DASHES = ("", "8 3", "2 3", "10 3 2 3", "5 2")
 
 def _colours(palette: Sequence[str], ground: str, ink: str, soft: str, grid: str) -> str:
     parts = [f".g{{fill:{ground}}}text{{fill:{ink}}}.soft{{fill:{soft}}}"
-             f".grid{{stroke:{grid}}}.axis{{stroke:{soft}}}.cell{{fill:{grid}}}"]
+             f".grid{{stroke:{grid}}}.axis{{stroke:{soft}}}.cell{{fill:{grid}}}"
+             f".edge{{stroke:{ground}}}"]
     parts += [f".f{i}{{fill:{c}}}.s{i}{{stroke:{c}}}text.f{i}{{fill:{c}}}"
               for i, c in enumerate(palette)]
     return "".join(parts)
@@ -30,7 +31,7 @@ def _colours(palette: Sequence[str], ground: str, ink: str, soft: str, grid: str
 STYLE = (
     "text{font:12px system-ui,-apple-system,'Segoe UI',sans-serif}.t{font-size:15px;"
     "font-weight:600}.b{font-weight:600}.line{fill:none;stroke-width:2.2}"
-    ".thin{stroke-width:1;opacity:.55}"
+    ".thin{stroke-width:1;opacity:.55}.edge{stroke-width:1}"
     + _colours(_LIGHT, "#ffffff", "#1b1f24", "#59636e", "#d9dee3")
     + "@media (prefers-color-scheme:dark){"
     + _colours(_DARK, "#0d1117", "#e6edf3", "#9198a1", "#30363d") + "}"
@@ -40,8 +41,8 @@ STYLE = (
 @dataclass(frozen=True)
 class Mark:
     """A point with its intervals.  ``x > 0``; shares in [0, 1]; ``joined`` points are drawn as
-    discs with stairs (the largest share up to each x), others as lettered squares with a key
-    below."""
+    discs with stairs (the largest share up to each x), others as squares, each with a letter
+    beside it and a key below."""
 
     name: str
     x: float
@@ -148,19 +149,16 @@ def frontier(
     joined = sorted((m for m in marks if m.joined), key=lambda m: m.x)
     if joined:
         body.append(f'<path d="{_stairs(joined, area)}" class="line s0"/>')
-    taken: list[tuple[float, float]] = []
-    for mark in others:
+    at = [(area.x(m.x), area.y(m.y)) for m in marks]
+    for number, mark in enumerate(others):
         x, y = area.x(mark.x), area.y(mark.y)
-        at = _free(x, y, area, taken)
-        taken.append(at)
-        if at != (x, y):
-            body += [_line(x, y, *at, "thin s1"),
-                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" class="f1"/>']
-    for number, (mark, at) in enumerate(zip(others, taken, strict=True)):
-        body += [f'<rect x="{at[0] - 8:.1f}" y="{at[1] - 8:.1f}" width="16" height="16" rx="3" '
-                 f'class="f1"><title>{escape(mark.name)}</title></rect>',
-                 f'<text x="{at[0]:.1f}" y="{at[1] + 4:.1f}" text-anchor="middle" class="g b">'
-                 f"{_letter(number)}</text>"]
+        body.append(f'<rect x="{x - 4:.1f}" y="{y - 4:.1f}" width="8" height="8" class="f1 edge">'
+                    f"<title>{escape(mark.name)}</title></rect>")
+        label = _free(x, y, area, at)
+        at.append(label)
+        if math.dist(label, (x, y)) > 1.5 * _GAP:
+            body.append(_line(x, y, *label, "thin s1"))
+        body.append(_text(label[0], label[1] + 4, _letter(number), "f1 b", "middle"))
         key_x, key_y = LEFT + 265 * (number % 3), height + _ROW * (number // 3)
         body += [_text(key_x, key_y, _letter(number), "f1 b"), _text(key_x + 16, key_y, mark.name)]
     for mark in joined:
@@ -190,13 +188,14 @@ def _letter(number: int) -> str:
 def _free(
     x: float, y: float, area: _Area, taken: Sequence[tuple[float, float]]
 ) -> tuple[float, float]:
-    """A place near (x, y), rather above or below it, where a square of 16 covers no other."""
-    steps = [(dx, dy) for dx in range(-6, 7) for dy in range(-6, 7)]
-    for dx, dy in sorted(steps, key=lambda s: (4 * s[0] ** 2 + s[1] ** 2, s)):
-        at = (x + 18 * dx, y + 18 * dy)
-        inside = LEFT + 8 <= at[0] <= area.right - 8 and TOP <= at[1] <= area.bottom - 9
-        if (inside or (dx, dy) == (0, 0)) and all(
-            abs(at[0] - other[0]) >= 17 or abs(at[1] - other[1]) >= 17 for other in taken
+    """The place nearest to the point (x, y) where a letter covers no point and no other letter."""
+    steps = [(dx, dy) for dx in range(-8, 9) for dy in range(-8, 9)]
+    for dx, dy in sorted(steps, key=lambda s: (s[0] ** 2 + s[1] ** 2, s[1], -s[0])):
+        at = (x + _GAP * dx, y + _GAP * dy)
+        inside = LEFT + 6 <= at[0] <= area.right - 6 and TOP <= at[1] <= area.bottom - 9
+        if inside and all(
+            abs(at[0] - other[0]) >= 0.99 * _GAP or abs(at[1] - other[1]) >= 0.99 * _GAP
+            for other in taken
         ):
             return at
     return x, y

@@ -183,7 +183,7 @@ def checklist(file: BenchFile) -> str:
     """The list as a table, and below it every cell that falls short with its reason."""
     rows = checks(file)
     text = table(["requirement", "required", "measured", "result"],
-                 [[c.what, c.required, c.measured, c.result] for c in rows])
+                 [[c.what, c.required, c.measured, c.result] for c in rows], left=range(4))
     short = list(dict.fromkeys(line for c in rows for line in c.short))
     if not short:
         return text

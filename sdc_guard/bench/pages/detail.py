@@ -112,4 +112,4 @@ def matrix(file: BenchFile) -> str:
                     str(num_checks) if num_checks else NOT_MEASURED,
                     "all" if len(missing) == len(names) else ", ".join(missing) or "none"])
     return table(["workload", "dtype", "device", "injected faults", "checks without a fault",
-                  "detectors not measured here"], rows)
+                  "detectors not measured here"], rows, left=(0, 1, 2, 5))

@@ -66,6 +66,6 @@ def noise_lines(file: BenchFile) -> list[str]:
         if place not in found or harm.noise > found[place].noise:
             found[place] = harm
     return [f"- {workload}, {dtype}: held-out loss after {steps} steps changed by more than "
-            f"{harm.noise:.3g} nats (the largest change in {harm.num_controls} runs that differ in "
+            f"{harm.noise:.3g} (the largest change in {harm.num_controls} runs that differ in "
             f"the last bit of one weight; loss without a fault {harm.clean_loss:.4g})"
             for (workload, dtype, steps), harm in sorted(found.items())]

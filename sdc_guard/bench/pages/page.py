@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from sdc_guard.bench.benchfile import BenchFile
+from sdc_guard.bench.detectors.table import DETECTORS
 from sdc_guard.bench.pages.checklist import checklist
 from sdc_guard.bench.pages.detail import cost_table, detector_folds, matrix
 from sdc_guard.bench.pages.figures import DELAY, FRONTIERS, SIZE_BARS, figures
 from sdc_guard.bench.pages.harm import harm_by_detector, harm_by_fault, noise_lines
-from sdc_guard.bench.pages.names import NOT_MEASURED
+from sdc_guard.bench.pages.names import NOT_MEASURED, detectors, label
 from sdc_guard.bench.pages.summary import first_table, outcome_table
 from sdc_guard.bench.pages.tally import num_distinct, on_device
-from sdc_guard.bench.pages.text import code
+from sdc_guard.bench.pages.text import code, table
 from sdc_guard.bench.results import Stamp
+from sdc_guard.inject import MODELS
 
 PAGE = "README.md"
 CUDA_PREFIX = "cuda-"
@@ -35,10 +37,10 @@ misses most of them. Repeated and deterministic faults come back, and are found 
 CAUSES = """\
 **Wrong cause**: a named cause that is neither the fault's own nor `unknown`, among all named. \
 Right are: `transient` for one-off transients; `software` for deterministic faults; `persistent \
-hardware` or `software` for repeated ones. The last because an injected fault replaces a kernel in \
-the whole process: unless it is bound to a core it is in force on every core, and a call that is \
-wrong on every core is called `software`. Faults in state, batches and the checker have no right \
-cause here and do not count.
+hardware` or `software` for repeated ones, and `transient` too for rare flips. An injected fault \
+replaces a kernel in the whole process: unless it is bound to a core it is in force on every core, \
+and a call that is wrong on every core is called `software`. Faults in state, batches and the \
+checker have no right cause here and do not count.
 """
 OUTCOMES_TEXT = """\
 `firm`: found. `soft`: a softer word that names the operator. `elsewhere`: only other operators \
@@ -73,6 +75,7 @@ def render_page(file: BenchFile) -> dict[str, str]:
         "## CUDA", first_table(cuda), *_cuda_details(cuda, made),
         "## How trials ended (CPU)", OUTCOMES_TEXT.strip(), outcome_table(cpu),
         "## Cost (CPU)", cost_table(cpu),
+        "## Fault models and detectors", _models(), _detectors(),
         "## What was measured", matrix(file), "## How", *(_told(s) for s in file.stamps),
     ]
     return {PAGE: "\n\n".join(part for part in parts if part) + "\n", **made}
@@ -83,6 +86,20 @@ def _image(made: dict[str, str], name: str) -> str:
         return f"{name}: {NOT_MEASURED}."
     title = made[name].partition("<title>")[2].partition("</title>")[0]
     return f"![{title}]({name})"
+
+
+def _models() -> str:
+    return table(["fault model", "kind", "what it does"],
+                 [[m.name, m.kind, m.description] for m in MODELS.values()], left=range(3))
+
+
+def _detectors() -> str:
+    """What each detector does, and whether the numbers of the training change while it watches."""
+    rows = []
+    for name in detectors(()):
+        made = DETECTORS[name]()
+        rows.append([label(name), made.description, made.changes_training or "no"])
+    return table(["detector", "what it does", "changes the training"], rows, left=range(3))
 
 
 def _cuda_details(cuda: BenchFile, made: dict[str, str]) -> list[str]:

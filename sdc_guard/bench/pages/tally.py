@@ -22,6 +22,8 @@ override of a kernel, which is in force on every core of the process: the identi
 wherever it is repeated, and ``software`` is the truth about it, also where the fault that it stands
 for is one of hardware; one that is bound to a core is ``persistent hardware``.  Faults of other
 kinds strike no kernel, and no cause is right or wrong there."""
+RARE = frozenset({"rare flip"})
+"""Repeated faults that show so rarely that ``transient`` is right about them too."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,8 @@ def wrong_causes(cells: Iterable[Cell]) -> Share:
         right = RIGHT_CAUSES.get(cell.kind)
         if right is None:
             continue
+        if cell.fault in RARE:
+            right = right | {"transient"}
         num += sum(cell.causes.values())
         wrong += sum(n for cause, n in cell.causes.items()
                      if cause not in right and cause != "unknown")

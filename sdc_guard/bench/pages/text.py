@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from textwrap import fill
 
 from sdc_guard.bench.pages.names import NOT_MEASURED
 from sdc_guard.intervals import Interval, proportion
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table with its columns aligned, the first to the left, others to the right."""
+def table(
+    head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)
+) -> str:
+    """A Markdown table with aligned columns: those in ``left`` to the left, others to the right."""
     cells = [[_cell(text) for text in row] for row in (head, *rows)]
     widths = [max(3, *(len(row[i]) for row in cells)) for i in range(len(head))]
     lines = ["| " + " | ".join(
-        text.ljust(width) if i == 0 else text.rjust(width)
+        text.ljust(width) if i in left else text.rjust(width)
         for i, (text, width) in enumerate(zip(row, widths, strict=True))) + " |" for row in cells]
-    rule = ["-" * (width + 2) if i == 0 else "-" * (width + 1) + ":"
+    rule = ["-" * (width + 2) if i in left else "-" * (width + 1) + ":"
             for i, width in enumerate(widths)]
     return "\n".join([lines[0], "|" + "|".join(rule) + "|", *lines[1:]])
 

@@ -44,9 +44,9 @@ def test_what_is_no_document_is_refused_with_its_place(tmp_path: Path) -> None:
 
 
 def test_disjoint_parts_of_a_cell_are_added() -> None:
-    first = cell("ours all", "bit flip", counts={"product | 0.1 to 1": {FIRM: 3, MISSED: 1}},
+    first = cell("sdc_guard all", "single bit", counts={"product | 0.1 to 1": {FIRM: 3, MISSED: 1}},
                  missed=((2, 3),), delays={"1": 3}, causes={"transient": 3}, examples=(trial(2),))
-    second = cell("ours all", "bit flip", counts={"product | 0.1 to 1": {FIRM: 1, MISSED: 1},
+    second = cell("sdc_guard all", "single bit", counts={"product | 0.1 to 1": {FIRM: 1, MISSED: 1},
                                                   "pointwise | no bound": {FIRM: 1}},
                   start=4, missed=((5, 6),), delays={"1": 1, "12": 1}, causes={"unknown": 2},
                   examples=(trial(5),))
@@ -63,13 +63,13 @@ def test_disjoint_parts_of_a_cell_are_added() -> None:
 
 def test_cells_of_different_faults_stay_apart() -> None:
     counts = {"product | 0.1 to 1": {FIRM: 1}}
-    cells = [cell("ours all", "bit flip", counts=counts, seed=seed) for seed in (0, 1)]
+    cells = [cell("sdc_guard all", "single bit", counts=counts, seed=seed) for seed in (0, 1)]
     assert len(merge(of(cells[0]), of(cells[1])).cells) == 2
 
 
 def test_a_continued_cell_replaces_the_one_that_it_continues() -> None:
-    short = cell("ours all", "bit flip", counts={"product | 0.1 to 1": {FIRM: 2}})
-    longer = cell("ours all", "bit flip", counts={"product | 0.1 to 1": {FIRM: 5}})
+    short = cell("sdc_guard all", "single bit", counts={"product | 0.1 to 1": {FIRM: 2}})
+    longer = cell("sdc_guard all", "single bit", counts={"product | 0.1 to 1": {FIRM: 5}})
     assert merge(of(short), of(longer)).cells == merge(of(longer), of(short)).cells == (longer,)
 
 
@@ -79,36 +79,42 @@ def test_merging_with_itself_changes_nothing() -> None:
 
 
 def test_faults_that_would_count_twice_are_refused() -> None:
-    one = cell("ours all", "bit flip", counts={"product | 0.1 to 1": {FIRM: 5}})
-    other = cell("ours all", "bit flip", counts={"product | 0.1 to 1": {FIRM: 5}}, start=3)
-    with pytest.raises(UsageError, match=r"bit flip.*2 faults in common, number 3 first"):
+    one = cell("sdc_guard all", "single bit", counts={"product | 0.1 to 1": {FIRM: 5}})
+    other = cell("sdc_guard all", "single bit", counts={"product | 0.1 to 1": {FIRM: 5}}, start=3)
+    with pytest.raises(UsageError, match=r"single bit.*2 faults in common, number 3 first"):
         merge(of(one), of(other))
 
 
-def test_five_examples_stay_where_not_all_were_kept() -> None:
+def test_no_more_examples_stay_where_not_all_were_kept() -> None:
     missed = {"product | 0.1 to 1": {MISSED: 8}}
-    parts = [cell("step replay", "bit flip", counts=missed, start=start,
+    parts = [cell("step replay", "single bit", counts=missed, start=start,
                   examples=tuple(trial(start + i) for i in range(5))) for start in (8, 0)]
     [both] = merge(of(parts[0]), of(parts[1])).cells
     assert [t.index for t in both.examples] == [0, 1, 2, 3, 4]
-    complete = [cell("ours all", "bit flip", counts=missed, start=start,
+    complete = [cell("sdc_guard all", "single bit", counts=missed, start=start,
                      examples=tuple(trial(start + i) for i in range(8))) for start in (8, 0)]
     [both] = merge(of(complete[0]), of(complete[1])).cells
     assert len(both.examples) == 16
 
 
 def test_clean_runs_costs_and_harm_are_joined() -> None:
-    one = BenchFile(clean=(clean("ours all", num_steps=10),), costs=(cost("ours all", 2.0),),
-                    harms=(harm("bit flip", "transient", changes={"0": 0.0}),))
+    one = BenchFile(clean=(clean("sdc_guard all", num_steps=30),),
+                    costs=(cost("sdc_guard all", 2.0),),
+                    harms=(harm("single bit", "transient", changes={"0": 0.0}),))
     other = BenchFile(
-        clean=(clean("ours all", num_steps=20, num_alarms=2),),
-        costs=(cost("ours all", 3.0, num_pairs=5),),
-        harms=(harm("bit flip", "transient", changes={"1": None}),))
+        clean=(clean("sdc_guard all", num_steps=20, num_alarms=2),),
+        costs=(cost("sdc_guard all", 3.0, num_pairs=5),),
+        harms=(harm("single bit", "transient", changes={"1": None}),))
     both = merge(one, other)
-    assert (both.clean[0].num_steps, both.clean[0].num_alarms) == (30, 2)
-    assert both.clean[0].by_verdict == {"corruption": 2}
+    assert both.clean == other.clean  # the same steps, and no alarm is lost
     assert both.costs[0].ratio.value == 2.0
     assert both.harms[0].changes == {"0": 0.0, "1": None}
+
+
+def test_a_longer_clean_run_replaces_the_shorter() -> None:
+    short, longer = clean("sdc_guard all", num_steps=10), clean("sdc_guard all", num_steps=20)
+    parts = BenchFile(clean=(short,)), BenchFile(clean=(longer,))
+    assert merge(*parts).clean == merge(*parts[::-1]).clean == (longer,)
 
 
 def test_stamps_of_one_machine_hold_all_commands_and_commits() -> None:

@@ -58,13 +58,14 @@ def test_a_chart_is_xml_without_script_or_other_files(name: str) -> None:
 
 
 def test_marks_stand_at_their_values() -> None:
-    circles = [e for e in drawn(mark("a", 0.1, 0.0, joined=True), mark("b", 100, 1.0, joined=True),
-                                mark("c", 10**0.5, 0.5, joined=True)).iter(f"{SVG}circle")]
-    (x0, y0), (x2, y2), (x1, y1) = sorted(
-        (float(c.attrib["cx"]), float(c.attrib["cy"])) for c in circles)[0::2] + [
-        sorted((float(c.attrib["cx"]), float(c.attrib["cy"])) for c in circles)[1]]
+    marks = [mark("a", 0.1, 0.0, joined=True), mark("b", 10**0.5, 0.5, joined=True),
+             mark("c", 100, 1.0, joined=True)]
+    places = [(float(c.attrib["cx"]), float(c.attrib["cy"]))
+              for c in drawn(*marks).iter(f"{SVG}circle")]
+    (x0, y0), (x1, y1), (x2, y2) = places
     assert x1 == pytest.approx((x0 + x2) / 2, abs=0.11)
     assert y1 == pytest.approx((y0 + y2) / 2, abs=0.11)
+    assert x0 < x2
     assert y2 < y0
 
 
@@ -76,13 +77,16 @@ def test_stairs_never_fall() -> None:
     assert re.findall(r"V([\d.]+)", path.attrib["d"]) == [start[1]]
 
 
-def test_squares_at_one_place_do_not_cover_each_other() -> None:
+def test_squares_stay_at_their_values_and_their_letters_cover_nothing() -> None:
     root = drawn(*(mark(f"rival {i}", 1, 0.0) for i in range(8)))
-    places = [(float(r.attrib["x"]), float(r.attrib["y"])) for r in root.iter(f"{SVG}rect")
-              if r.attrib["width"] == "16"]
-    assert len(places) == 8
-    assert all(abs(a[0] - b[0]) >= 16 or abs(a[1] - b[1]) >= 16
-               for i, a in enumerate(places) for b in places[:i])
+    squares = {(r.attrib["x"], r.attrib["y"]) for r in root.iter(f"{SVG}rect")
+               if r.attrib["width"] == "8"}
+    assert len(squares) == 1
+    letters = [(float(t.attrib["x"]), float(t.attrib["y"])) for t in root.iter(f"{SVG}text")
+               if t.attrib.get("text-anchor") == "middle" and t.attrib.get("class") == "f1 b"]
+    assert len(letters) == 8
+    assert all(abs(a[0] - b[0]) >= 12 or abs(a[1] - b[1]) >= 12
+               for i, a in enumerate(letters) for b in letters[:i])
 
 
 def test_a_bar_is_as_long_as_its_share_and_never_told_as_whole_when_it_is_not() -> None:
