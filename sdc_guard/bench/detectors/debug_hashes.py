@@ -22,7 +22,9 @@ class DebugHashes(Detector):
     2.10 and later): ``log_tensor_hashes`` with both of its hashes, the L1 norm and the XOR of
     ``torch.hash_tensor``, then ``check_hash_mismatches``.  The whole step is run, the optimizer
     included, and the second run's results stay.  Left out: hashes of the operands, and Triton
-    kernels' logs.  What the mode does not hash is not seen: ops that return nothing.
+    kernels' logs.  What the mode does not hash is not seen: ops that return nothing, as most
+    ``_foreach`` ops in place.  The L1 norm of a tensor with a NaN differs from itself, so a NaN is
+    always a mismatch, also where both runs made it.
 
     Raises:
         UsageError: at :meth:`begin` if this torch has no such mode.

@@ -55,7 +55,7 @@ class LossWatch(Detector):
         if rejected:
             self.alarms = (self._judged(workload, batch, before, found, *rejected),)
         elif self._sampling:
-            self._largest = max(self._largest, found[0])
+            self._largest = max(self._largest, abs(found[0]))
             self._num_samples += 1
             self._sampling = self._num_samples < NUM_SAMPLES
         workload.update()
@@ -75,7 +75,7 @@ class LossWatch(Detector):
                 return f"{what} is NaN", i
             if math.isinf(found[i]):
                 return f"{what} is Inf", i
-        if not self._sampling and found[0] >= SPIKE_FACTOR * self._largest:
+        if not self._sampling and abs(found[0]) >= SPIKE_FACTOR * self._largest:
             return f"spiky loss: {SPIKE_FACTOR:g} x {self._largest:.6g} or more", 0
         return None
 

@@ -40,7 +40,8 @@ class SdcguardPypi(Detector):
         self.exhaustive = interval == 1
         self.name = f"{PACKAGE} {VERSION}" + ("" if interval == 1 else f" every {interval}")
         often = "each step" if interval == 1 else f"every {interval}th step"
-        self.description = f"checksums of the matrix products of {often} (PyPI, {PACKAGE} {VERSION})"
+        self.description = (
+            f"checksums of the matrix products of {often} (PyPI, {PACKAGE} {VERSION})")
         self._guard: Any = None
         self._num_steps = 0
 

@@ -42,13 +42,15 @@ def loss(model: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
     return nn.functional.cross_entropy(model(x), target)
 
 
-def workload(*, autocast: torch.dtype | None = None, lr: float = 1e-2) -> Workload:
+def workload(*, autocast: torch.dtype | None = None, kind: str = "plain") -> Workload:
+    """``kind`` of AdamW: ``plain``, ``foreach`` or ``fused``."""
     for n in range(40):  # drawn here, not in a step that is recorded
         batch(n)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = Net()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, foreach=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2, foreach=kind == "foreach",
+                                  fused=kind == "fused")
     return Workload(model, optimizer, batch, loss, autocast=autocast)
 
 

@@ -126,6 +126,21 @@ def test_rerun_catches_a_flip_of_the_last_bit_of_any_op() -> None:
     assert {op for op, _ in missed} <= {"aten.bernoulli_.float"}
 
 
+@pytest.mark.parametrize("make", NAMERS, ids=NAMES)
+@pytest.mark.parametrize(("kind", "op", "output"), [
+    ("foreach", aten._foreach_addcdiv_.ScalarList, 3), ("fused", aten._fused_adamw_.default, 5)])
+def test_optimizers_that_write_to_lists_of_tensors_are_checked(
+    make: Callable[[], Detector], kind: str, op: Any, output: int
+) -> None:
+    detector = make()
+    work = warm(detector, kind=kind)
+    assert detector.step(work) == ()
+    with TransientFlip(op, 0, output, 2, 29, counts="user") as fault:
+        alarms = detector.step(work)
+    assert fault.injected
+    assert {alarm.op for alarm in alarms} == {str(op)}
+
+
 def test_rerun_misses_what_comes_again() -> None:
     assert caught(RerunAndCompare(), RepeatedFlip(aten.addmm.default, SHAPE, 0, 5, 30)) == ()
 

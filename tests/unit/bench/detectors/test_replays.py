@@ -112,6 +112,14 @@ def test_a_gradient_that_is_no_number_is_rejected() -> None:
     assert alarm.firm
 
 
+def test_a_spike_is_one_below_zero_too() -> None:
+    detector = LossWatch()
+    work = warm(detector)
+    Wrong(work, -1e3, times=1)
+    (alarm,) = detector.step(work)
+    assert alarm.detail.startswith("spiky loss")
+
+
 def test_a_loss_below_ten_times_the_first_ones_is_let_pass() -> None:
     detector = LossWatch()
     work = warm(detector)

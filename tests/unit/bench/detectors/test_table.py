@@ -139,6 +139,15 @@ def test_debug_hashes_miss_what_comes_again() -> None:
     assert caught(DebugHashes(), RepeatedFlip(aten.addmm.default, SHAPE, 0, 5, 20)) == ()
 
 
+def test_to_debug_hashes_a_nan_is_always_a_mismatch() -> None:
+    detector = DebugHashes()
+    work = warm(detector)
+    loss = work.loss
+    work.loss = lambda model, batch: loss(model, batch) * float("nan")
+    (alarm,) = detector.step(work)
+    assert alarm.op == "aten.mul.Tensor"
+
+
 def test_debug_hashes_tell_of_steps_that_make_other_calls() -> None:
     detector = DebugHashes()
     work = warm(detector)
