@@ -9,8 +9,10 @@ from sdc_guard.inject.phases import OPTIMIZER
 from sdc_guard.ops import lookup
 
 OTHER = "recurrent and other"
+RANDOM = "random draw"
+"""Ops that draw random numbers: whether one draw is wrong nobody can tell."""
 CLASSES = ("product", "convolution", "attention", "softmax and loss", "norm", "reduction",
-           "pointwise", "copy and layout", "indexing", "optimizer", OTHER)
+           "pointwise", "copy and layout", "indexing", "optimizer", RANDOM, OTHER)
 NO_OP = "none"
 """Class of faults that strike no operator."""
 
@@ -43,11 +45,15 @@ def op_class(op: Any, phase: str = "") -> str:
     """The one of :data:`CLASSES` that an operator overload belongs to, by the family under which it
     is checked; :data:`NO_OP` for None.
 
-    Pointwise arithmetic in the phase ``optimizer`` (:mod:`sdc_guard.inject.phases`) is of class
+    What draws random numbers, fused dropout included, is of class ``random draw``.  Pointwise
+    arithmetic in the phase ``optimizer`` (:mod:`sdc_guard.inject.phases`) is of class
     ``optimizer``.
     """
     if op is None:
         return NO_OP
-    spec = lookup(form_of(op).packet)
+    form = form_of(op)
+    if form.seeded:
+        return RANDOM
+    spec = lookup(form.packet)
     found = OTHER if spec is None else _CLASS_OF_FAMILY.get(spec.family, OTHER)
     return "optimizer" if found == "pointwise" and phase == OPTIMIZER else found

@@ -120,6 +120,9 @@ class WrongLayout(_MisreadOperand):
         super().__init__(op, operand, device)
         self.when = when
 
+    def __repr__(self) -> str:
+        return f"WrongLayout({self.op}, operand={self.operand!r})"
+
     def _applies(self, call: BoundCall) -> bool:
         tensor = operand_of(call, self.operand)
         return tensor is not None and self.when(tuple(tensor.shape), tuple(tensor.stride()))

@@ -13,7 +13,7 @@ from torch import Tensor
 from sdc_guard.calls import BoundCall, Path
 from sdc_guard.inject.composed import OperandFault, damaged
 from sdc_guard.inject.damage import SwapRows, Zero
-from sdc_guard.inject.regions import All, rows_and_columns
+from sdc_guard.inject.regions import All, num_filled, rows_and_columns
 from sdc_guard.inject.timing import Always
 
 
@@ -31,8 +31,9 @@ def reduction_axis(call: BoundCall, tensor: Tensor) -> int:
 
 
 class DroppedBlock(OperandFault):
-    """Every execution reads zeros for part ``number`` of ``parts`` equal ones of the reduction axis
-    of the operand at ``path`` (:func:`reduction_axis`), as a kernel that skips a block."""
+    """Every execution reads zeros for part ``number`` (modulo those that are not empty) of
+    ``parts`` equal ones of the reduction axis of the operand at ``path``
+    (:func:`reduction_axis`), as a kernel that skips a block."""
 
     def __init__(
         self, op: torch._ops.OpOverload, path: Path, number: int, parts: int, *,
@@ -54,7 +55,7 @@ class DroppedBlock(OperandFault):
             axis = reduction_axis(call, tensor)
             length = -(-tensor.shape[axis] // self.parts)
             inside = np.zeros(tuple(tensor.shape), dtype=bool)
-            start = self.number * length
+            start = self.number % num_filled(tensor.shape[axis], self.parts) * length
             np.moveaxis(inside, axis, 0)[start:start + length] = True
             return np.flatnonzero(inside)
 

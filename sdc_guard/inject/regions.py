@@ -75,6 +75,12 @@ class Tile:
         return (r[:, None] * columns + c).reshape(-1)
 
 
+def num_filled(length: int, parts: int) -> int:
+    """How many of ``parts`` equal parts of ``length`` things are not empty."""
+    size = -(-length // parts)
+    return -(-length // size) if size else 0
+
+
 @dataclass(frozen=True, slots=True)
 class Chunk:
     """Part ``number`` of ``parts`` equal ones of the elements in C order, as a static split among

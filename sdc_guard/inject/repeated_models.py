@@ -12,7 +12,7 @@ from sdc_guard.inject.choice import Chosen
 from sdc_guard.inject.composed import ResultFault
 from sdc_guard.inject.damage import FlipBits, SetBit
 from sdc_guard.inject.flip import num_bits
-from sdc_guard.inject.regions import Chunk, Element, Lane, Region
+from sdc_guard.inject.regions import Chunk, Element, Lane, Region, num_filled
 from sdc_guard.inject.target import FaultModel, Target
 from sdc_guard.inject.timing import Always
 from sdc_guard.inject.transient_models import draw_tile, pick
@@ -70,7 +70,8 @@ def _stuck_tile(target: Target, generator: Generator) -> ResultFault:
 def _stuck_core(target: Target, generator: Generator) -> ResultFault:
     chosen = _choose(target, generator)
     parts = pick(generator, 2, 4, 8, 16)
-    return _stuck(chosen, Chunk(int(generator.integers(parts)), parts), generator)
+    number = int(generator.integers(num_filled(chosen.part.numel, parts)))
+    return _stuck(chosen, Chunk(number, parts), generator)
 
 
 REPEATED = (
