@@ -18,6 +18,9 @@ from sdc_guard.ops import is_deterministic
 from sdc_guard.records import Observation, Suspicion
 
 MAX_RECOMPUTATIONS = 6
+TIED = frozenset({"core", "tile", "lane"})
+"""Places that a fault can be tied to.  A recomputation that stays where a broken relation moved
+repeats what a stuck lane did to the held result, so it is no vote for it."""
 
 
 def make_case(
@@ -39,7 +42,9 @@ def make_case(
     def recomputation(other: Relation, visit: int) -> Callable[[], Results]:
         return lambda: view(assemble(other.run(call, held, visit), held))
 
+    moved = TIED & relation.symmetry.places if relation is not None else TIED
     jury: list[tuple[str, Callable[[], Results]]] = []
+    same_place: set[str] = set()
     for visit in (plan.visits + 1, plan.visits + 2):
         for other in dict.fromkeys(plan.relations):
             is_repeat = other is relation or visit > plan.visits + 1
@@ -47,7 +52,11 @@ def make_case(
                 continue
             if not other.symmetry.known:
                 continue  # may hold by the luck of the data, so it is no witness
-            jury.append((f"{other.name} #{visit}", recomputation(other, visit)))
+            name = f"{other.name} #{visit}"
+            jury.append((name, recomputation(other, visit)))
+            if not moved <= other.symmetry.places:
+                same_place.add(name)
+    jury.sort(key=lambda juror: juror[0] in same_place)
 
     part = call if frame is None else frame.call(call)
     seen = view(held)
@@ -75,6 +84,7 @@ def make_case(
         replayable=plan.replayable,
         admitted=relation is not None and relation.admitted and relation.symmetry.known,
         recomputations=jury[:MAX_RECOMPUTATIONS],
+        same_place=frozenset(same_place),
         judge=judge if can_judge else None,
         recheck=recheck,
     )

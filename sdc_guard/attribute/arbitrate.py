@@ -8,7 +8,8 @@ reference may vote.  The rules (ARCHITECTURE.md, "Verdicts"):
 * the held result comes out again and breaks a proof bound or an exact fact: ``corruption``;
 * it comes out again, inside every bound, and an admitted relation of a deterministic op broke:
   ``corruption`` where two agreeing recomputations outvote the held elements, else
-  ``inconclusive``;
+  ``inconclusive``; recomputations in the lane (core, tile) of the held result do not count for it
+  where the broken relation has moved it elsewhere;
 * a relation that breaks while it is being learned, or that nobody has seen to hold in general,
   with the held result inside its bounds, is refused, which is no finding;
 * outside the contract and inside the proof: ``precision``;
@@ -40,7 +41,8 @@ class Case:
     ``recomputations``: other relations of the site, by name, each returning full results with the
     relation undone (None where it covers nothing).  ``rerun`` makes the identical call.  ``judge``:
     the reference, applied to any results.  ``recheck``: the witness that raised the suspicion, once
-    more.  All of them speak of the same results as ``held``, a part of the call's own where that
+    more.  ``same_place``: names of recomputations that stay in a place (a lane, say) which the broken
+    relation moved.  All of them speak of the same results as ``held``, a part of the call's own where that
     is large.
     """
 
@@ -53,6 +55,7 @@ class Case:
     recomputations: Sequence[tuple[str, Callable[[], Results]]]
     judge: Callable[[tuple[Tensor, ...]], list[Suspicion]] | None
     recheck: Callable[[], bool]
+    same_place: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -285,7 +288,7 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
         )
         return ruling
     against = suspicion.wrong.astype(np.int64)
-    in_favour = np.zeros_like(against)
+    in_favour, from_elsewhere = np.zeros_like(against), np.zeros_like(against)
     for name, tensor in _recomputed(case, ruling):
         if tensor is None:
             continue
@@ -293,6 +296,8 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
         agrees_with_suspect = ~bits.wrong_mask(tensor, suspect)
         against += suspicion.wrong & differs & agrees_with_suspect
         in_favour += suspicion.wrong & ~differs
+        if name not in case.same_place:
+            from_elsewhere += suspicion.wrong & ~differs
         ruling.votes.append(
             Vote(
                 place="here",
@@ -305,7 +310,7 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
                 else "other",
             )
         )
-    outvoted = (against >= 2) & (against > in_favour)
+    outvoted = (against >= 2) & (against > from_elsewhere)
     if not case.admitted:
         ruling.refuse = True
         ruling.reason = (

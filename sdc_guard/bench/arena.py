@@ -8,7 +8,7 @@ compared fault by fault, and :mod:`sdc_guard.bench.harm` can say what a missed o
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -130,7 +130,7 @@ class Arena:
                         raised = f"{type(error).__name__}: {error}"[:300]
                         found = self.detector.alarms
                 alarms += _beyond(found, expected[num_steps - 1] if expected else ())
-                if _outcome(alarms, fault, "") == FIRM:
+                if self._outcome(alarms, fault, "") == FIRM:
                     break
             if not fault.injected:
                 return None
@@ -153,7 +153,7 @@ class Arena:
         self, index: int, fault: AnyFault, alarms: list[Alarm], raised: str, num_steps: int,
         num_false: int,
     ) -> FaultTrial:
-        outcome = _outcome(alarms, fault, raised)
+        outcome = self._outcome(alarms, fault, raised)
         truth = fault.injected[0]
         op = "" if fault.op is None else str(fault.op)
         why = "" if outcome == FIRM else "; ".join(
@@ -164,11 +164,17 @@ class Arena:
             size=size_class(truth), outcome=outcome, num_steps=num_steps, alarms=tuple(alarms[:5]),
             num_false=num_false, fault=truth, why=why)
 
-    def try_faults(self, model: str, numbers: Iterable[int]) -> Iterator[tuple[int, FaultTrial |
-                                                                              None]]:
-        """Trials of these numbers, one by one."""
-        for index in numbers:
-            yield index, self.try_fault(model, index)
+    def _outcome(self, alarms: list[Alarm], fault: AnyFault, raised: str) -> str:
+        names = {"", str(fault.op)}
+        anywhere = fault.op is None or self.detector.names_first_difference
+        meant = [a for a in alarms if anywhere or a.op in names]
+        if any(a.firm for a in meant):
+            return FIRM
+        if meant:
+            return SOFT
+        if alarms:
+            return ELSEWHERE
+        return LOUD if raised else MISSED
 
 
 def _beyond(found: Iterable[Alarm], expected: Iterable[Alarm]) -> list[Alarm]:
@@ -182,15 +188,3 @@ def _beyond(found: Iterable[Alarm], expected: Iterable[Alarm]) -> list[Alarm]:
         else:
             more.append(alarm)
     return more
-
-
-def _outcome(alarms: list[Alarm], fault: AnyFault, raised: str) -> str:
-    names = {"", "" if fault.op is None else str(fault.op)}
-    meant = [a for a in alarms if fault.op is None or a.op in names]
-    if any(a.firm for a in meant):
-        return FIRM
-    if meant:
-        return SOFT
-    if alarms:
-        return ELSEWHERE
-    return LOUD if raised else MISSED

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections import Counter
 
 from sdc_guard.bench.detectors.learned import Learned
+from sdc_guard.bench.detectors.noted import NOTHING, Noted
 from sdc_guard.bench.state import TrainingState
 from sdc_guard.bench.workload import TrainingStep
 from sdc_guard.calls import form_of
@@ -74,7 +74,7 @@ class Rig:
         """A transient fault gets one step; a repeated one up to ``max_steps``, fewer where a
         finding names its op before."""
         self.findings.clear()
-        before = _Counters(self.guard)
+        before = Noted(self.guard)
         num_steps, raised = 0, ""
         limit = 1 if isinstance(fault, TransientFlip) else max_steps
         while num_steps < limit and not raised and not self._named(fault):
@@ -94,7 +94,7 @@ class Rig:
         return [finding for finding in self.findings if finding.op == str(fault.op)]
 
     def _judge(
-        self, index: int, fault: Fault, num_steps: int, raised: str, before: _Counters
+        self, index: int, fault: Fault, num_steps: int, raised: str, before: Noted
     ) -> Trial:
         named = self._named(fault)
         verdicts = Counter(finding.verdict.value for finding in named)
@@ -118,36 +118,14 @@ class Rig:
             num_steps=num_steps, outcome=outcome, verdicts=dict(verdicts),
             causes=dict(Counter(finding.cause.value for finding in named)), why=why, sites=sites)
 
-    def _reasons(self, fault: Fault, raised: str, before: _Counters) -> list[str]:
+    def _reasons(self, fault: Fault, raised: str, before: Noted) -> list[str]:
         """What the guard noted during the trial that may explain why no corruption was called."""
-        after = _Counters(self.guard)
         reasons = [raised] if raised else []
         reasons += [f"{f.verdict.value} in {f.op}: {f.attribution.reason}" for f in self.findings]
-        reasons += [f"refused: {name}" for name in sorted(after.refused - before.refused)]
-        if after.guard_errors > before.guard_errors:
-            reasons.append(f"{after.guard_errors - before.guard_errors} guard errors")
-        packet = form_of(fault.op).packet
-        for reason, count in after.not_tested.get(packet, {}).items():
-            if count > before.not_tested.get(packet, {}).get(reason, 0):
-                reasons.append(f"{packet} not tested: {reason}")
-        if packet not in after.not_tested:
-            reasons.append(f"{packet} is not watched")
-        return reasons or ["no witness disagreed"]
-
-
-@dataclasses.dataclass
-class _Counters:
-    """What the guard counts, at one moment."""
-
-    refused: frozenset[str]
-    guard_errors: int
-    not_tested: dict[str, dict[str, int]]
-
-    def __init__(self, guard: Guard) -> None:
-        coverage = guard.coverage
-        self.refused = frozenset(coverage.refused_relations)
-        self.guard_errors = coverage.guard_errors
-        self.not_tested = {op.op: dict(op.not_tested) for op in coverage.ops}
+        noted = before.reasons(self.guard, form_of(fault.op).packet)
+        if noted == [NOTHING] and reasons:
+            return reasons
+        return reasons + noted
 
 
 def describe_sites(guard: Guard, fault: Fault) -> tuple[str, ...]:

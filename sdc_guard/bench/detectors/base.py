@@ -35,7 +35,9 @@ class Detector:
     repeated fault that it misses in three steps it misses for good.  ``steps_after_one``: steps,
     the struck one included, in which it may still notice a fault that struck once;
     ``steps_of_repeated``: steps after which a repeated fault counts as missed.  ``num_checks``:
-    comparisons made so far that could have raised an alarm.  ``changes_training``: why the
+    comparisons made so far that could have raised an alarm, of a call or of a number per step.
+    ``names_first_difference``: an alarm names the first operator whose result it has seen differ,
+    which may come after the struck one.  ``changes_training``: why the
     numbers of the training differ while it watches, empty where they do not.
     """
 
@@ -46,6 +48,7 @@ class Detector:
     steps_of_repeated: int = 3
     changes_training: str = ""
     num_checks: int = 0
+    names_first_difference: bool = False
     alarms: tuple[Alarm, ...] = ()
     """What was found in the last step; all there is of a step that an exception ended."""
 

@@ -34,6 +34,8 @@ class DebugHashes(Detector):
     description = ("the step twice under torch's DebugMode, tensor hashes of all calls compared "
                    "(PyTorch, log_tensor_hashes)")
 
+    names_first_difference = True
+
     def __init__(self) -> None:
         self._debug_mode: Any = None
 
@@ -51,6 +53,7 @@ class DebugHashes(Detector):
             workload.step_number = number
             with unseen(dispatching=True), at_bottom(again):
                 workload.step()
+        self.num_checks += 1
         self.alarms = self._compared(mode.logs, again.logs)
         return self.alarms
 

@@ -37,6 +37,7 @@ class Float64Recompute(Detector):
         self.alarms = ()
         with at_bottom(self.mode):
             workload.step()
+        self.num_checks = self.mode.num_compared
         return self.alarms
 
     def _take(self, alarm: Alarm) -> None:

@@ -59,6 +59,9 @@ class GradientStatistics(Detector):
     description = ("norms of 1 gradient in 3 against 100 and 1,000,000 x their running mean "
                    "(torch_npu and MindSpore, feature value detection)")
 
+    steps_after_one = 5
+    steps_of_repeated = 50
+
     def __init__(self) -> None:
         self._means: dict[str, _Mean] = {}
         self._marked: dict[str, _Mean] = {}
@@ -73,6 +76,7 @@ class GradientStatistics(Detector):
             sampled = gradients(workload.model)[::SAMPLE_INTERVAL]
             norms = {name: float(torch.linalg.vector_norm(g, dtype=torch.float32))
                      for name, g in sampled}
+        self.num_checks += len(norms)
         for name, norm in norms.items():
             self._judge(name, norm)
         workload.update()
@@ -107,6 +111,9 @@ class GlobalNormZScore(Detector):
     name = "global norm z-score"
     description = "norm of all gradients against mean + 6 standard deviations of the last 100 steps"
 
+    steps_after_one = 5
+    steps_of_repeated = 50
+
     def __init__(self) -> None:
         self._norms: deque[float] = deque(maxlen=NUM_NORMS)
         self._marked: list[float] = []
@@ -120,6 +127,7 @@ class GlobalNormZScore(Detector):
         workload.forward_backward(workload.next_batch())
         with unseen():
             norm = float(torch.nn.utils.get_total_norm([g for _, g in gradients(workload.model)]))
+        self.num_checks += 1
         limit = math.inf
         if len(self._norms) >= LEAST_NORMS:
             limit = fmean(self._norms) + Z_LIMIT * pstdev(self._norms)

@@ -37,6 +37,9 @@ class LossWatch(Detector):
     description = ("loss NaN, Inf or 10 x the first ones, gradient norm NaN or Inf; then the pass "
                    "again (Megatron-LM, rerun state machine)")
 
+    steps_after_one = 5
+    steps_of_repeated = 50
+
     def __init__(self) -> None:
         self._largest = 0.0
         self._num_samples = 0
@@ -51,6 +54,7 @@ class LossWatch(Detector):
         batch = workload.next_batch()
         before = BeforePass(workload)
         found = _numbers(workload, workload.forward_backward(batch))
+        self.num_checks += len(found)
         rejected = self._rejected(found)
         if rejected:
             self.alarms = (self._judged(workload, batch, before, found, *rejected),)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sdc_guard.bench.detectors.base import Alarm, Detector
 from sdc_guard.bench.detectors.learned import Learned
+from sdc_guard.bench.detectors.noted import Noted
 from sdc_guard.bench.workload import Workload
 from sdc_guard.errors import UsageError
 from sdc_guard.guard import Guard
@@ -11,6 +12,8 @@ from sdc_guard.records import Cause, Coverage, Finding, Verdict
 
 SHARES = (0.005, 0.01, 0.02, 0.05)
 """Budgets, as shares of the run time, that are measured beside ``"all"``."""
+STEPS_AT_A_SHARE = 300
+"""A repeated fault that a share has not found by then counts as missed."""
 
 
 class GuardDetector(Detector):
@@ -25,12 +28,14 @@ class GuardDetector(Detector):
         self.budget = budget
         self.seed = seed
         self.exhaustive = budget == "all"
+        self.steps_of_repeated = 3 if self.exhaustive else STEPS_AT_A_SHARE
         amount = "all" if isinstance(budget, str) else f"{100 * budget:g} %"
         self.name = f"sdc_guard {amount}"
         self.description = (
             "every op call checked" if self.exhaustive else f"{amount} of the run time for checks")
         self._guard: Guard | None = None
         self._learned: Learned | None = None
+        self._before: Noted | None = None
 
     @property
     def guard(self) -> Guard:
@@ -59,16 +64,26 @@ class GuardDetector(Detector):
             workload.step()
         return self.alarms
 
+    @property
+    def num_checks(self) -> int:  # type: ignore[override]
+        """Witnesses that have looked at a call since :meth:`begin`."""
+        return sum(sum(op.witnesses.values()) for op in self.coverage.ops)
+
     def mark(self) -> None:
         self._learned = Learned(self.guard, visits_go_on=not self.exhaustive)
+        self._before = Noted(self.guard)
 
     def reset(self) -> None:
         if self._learned is None:
             raise UsageError(f"{self.name}: nothing to return to; call mark() after the warm-up")
         self._learned.put_back(self.guard)
+        self._before = Noted(self.guard)
+
+    def explain(self, op: str) -> str:
+        return "; ".join(self._before.reasons(self.guard, op.rpartition(".")[0])) if self._before else ""
 
     def end(self) -> None:
-        self._guard = self._learned = None
+        self._guard = self._learned = self._before = None
 
     def _take(self, finding: Finding) -> None:
         cause = "" if finding.cause is Cause.UNKNOWN else finding.cause.value

@@ -29,6 +29,7 @@ class RerunAndCompare(Detector):
         self.alarms = ()
         with at_bottom(self.mode):
             workload.step()
+        self.num_checks = self.mode.num_compared
         return self.alarms
 
     def _take(self, alarm: Alarm) -> None:

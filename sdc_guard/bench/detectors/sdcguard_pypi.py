@@ -38,6 +38,7 @@ class SdcguardPypi(Detector):
             raise UsageError(f"interval={interval}: must be at least 1, which checks every step")
         self.interval = interval
         self.exhaustive = interval == 1
+        self.steps_of_repeated = 3 * interval
         self.name = f"{PACKAGE} {VERSION}" + ("" if interval == 1 else f" every {interval}")
         often = "each step" if interval == 1 else f"every {interval}th step"
         self.description = (
@@ -56,6 +57,7 @@ class SdcguardPypi(Detector):
         batch = workload.next_batch()
         with at_bottom(self._guard.on_step(self._num_steps)):
             workload.forward_backward(batch)
+        self.num_checks += self._num_steps % self.interval == 0
         self._num_steps += 1
         workload.update()
         return self.alarms

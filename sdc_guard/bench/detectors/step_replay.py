@@ -35,6 +35,7 @@ class StepReplay(Detector):
             raise UsageError(f"interval={interval}: must be at least 1, which checks every step")
         self.interval = interval
         self.exhaustive = interval == 1
+        self.steps_of_repeated = 3 * interval
         self.name = "step replay" if interval == 1 else f"step replay every {interval}"
         often = "each step" if interval == 1 else f"every {interval}th step"
         self.description = (f"forward and backward of {often} again, hashes compared (torchtitan, "
@@ -53,6 +54,7 @@ class StepReplay(Detector):
             workload.forward_backward(batch)
             workload.update()
             return self.alarms
+        self.num_checks += 1
         before = BeforePass(workload)
         loss = workload.forward_backward(batch)
         first = _Signature(workload, loss)

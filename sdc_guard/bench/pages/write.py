@@ -35,6 +35,19 @@ def write_pages(reports: Path, readme: Path) -> list[Path]:
     return changed
 
 
+def write_page(folder: Path) -> None:
+    """Renew the page and the figures in ``folder`` from its ``bench.json``.
+
+    Raises:
+        UsageError: if that cannot be read.
+    """
+    for path, text in _pages(folder).items():
+        if text is None:
+            path.unlink()
+        else:
+            benchfile.replace_file(path, text.encode())
+
+
 def disagreements(reports: Path, readme: Path) -> list[Path]:
     """The files that :func:`write_pages` would change.
 
@@ -52,11 +65,14 @@ def _wanted(reports: Path, readme: Path) -> dict[Path, str | None]:
     """What each file should hold; None for one that should not be there."""
     wanted: dict[Path, str | None] = {readme: _with_claims(readme, claims(reports))}
     if (reports / DOCUMENT).exists():
-        folder = (reports / DOCUMENT).parent
-        wanted |= {path: None for path in folder.glob("*.svg")}
-        pages = render_page(benchfile.read(reports / DOCUMENT))
-        wanted |= {folder / name: text for name, text in pages.items()}
+        wanted |= _pages((reports / DOCUMENT).parent)
     return wanted
+
+
+def _pages(folder: Path) -> dict[Path, str | None]:
+    pages = render_page(benchfile.read(folder / DOCUMENT.name))
+    return {**{path: None for path in folder.glob("*.svg")},
+            **{folder / name: text for name, text in pages.items()}}
 
 
 def _with_claims(readme: Path, text: str) -> str:
