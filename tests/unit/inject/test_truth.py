@@ -66,7 +66,12 @@ def test_any_change_of_a_result_with_bound_zero_is_above_100() -> None:
         torch.tensor([1, 2]) + torch.tensor([3, 4])
     with TransientFlip(aten.clone.default, 0, flat_index=0, bit=0) as copied:
         torch.ones(2).clone()
-    for record in (*fault.injected, *copied.injected):
+    # Here an exact fact fixes every bit, and there is no reference.
+    with TransientFlip(aten.index_fill.int_Scalar, 0, flat_index=0, bit=0) as filled:
+        torch.ones(3).index_fill(0, torch.tensor([1]), 5.0)
+    records = [*fault.injected, *copied.injected, *filled.injected]
+    assert len(records) == 3
+    for record in records:
         assert record.size_bounds == sys.float_info.max
         assert size_class(record) == "above 100"
         assert msgspec.json.decode(msgspec.json.encode(record), type=InjectedFault) == record
