@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from sdc_guard import bits
-from sdc_guard.calls import form_of
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.campaign import CallShape, OperandShape, OutputShape, makes_numbers
+from sdc_guard.inject.misread import always_draws
 from sdc_guard.inject.override import refusal
 
 Part = TypeVar("Part")
@@ -82,7 +82,7 @@ def operands(
     found = []
     for call in calls:
         device = _device(call)
-        if device is None or form_of(call.op).seeded:
+        if device is None or always_draws(call.op):
             continue
         parts = [Chosen(call, i, part, device) for i, part in enumerate(call.operands)
                  if part.numel and part.dtype.is_floating_point and bits.has_values(part.dtype)

@@ -6,7 +6,7 @@ from typing import Any
 
 from sdc_guard.calls import form_of
 from sdc_guard.inject.phases import OPTIMIZER
-from sdc_guard.ops import lookup
+from sdc_guard.ops import GENERATOR, lookup
 
 OTHER = "recurrent and other"
 RANDOM = "random draw"
@@ -39,6 +39,7 @@ _CLASS_OF_FAMILY = {
     "selection": "indexing",
     "optimizer": "optimizer",
 }
+_DRAWN = frozenset({GENERATOR, "random"})
 
 
 def op_class(op: Any, phase: str = "") -> str:
@@ -52,8 +53,8 @@ def op_class(op: Any, phase: str = "") -> str:
     if op is None:
         return NO_OP
     form = form_of(op)
-    if form.seeded:
-        return RANDOM
     spec = lookup(form.packet)
+    if form.seeded and (spec is None or spec.family in _DRAWN):
+        return RANDOM
     found = OTHER if spec is None else _CLASS_OF_FAMILY.get(spec.family, OTHER)
     return "optimizer" if found == "pointwise" and phase == OPTIMIZER else found

@@ -21,17 +21,25 @@ from sdc_guard.inject.override import CallInfo, Results
 HOW = ("offset", "dropped")
 
 
+def always_draws(op: torch._ops.OpOverload) -> bool:
+    """True if every call of ``op`` takes random numbers; attention does only with dropout."""
+    form = form_of(op)
+    return form.seeded and "dropout_p" not in form.argument_names
+
+
 class Misread(Fault):
     """Runs the original kernel a second time, on operands as :meth:`_as_read` gives them, and puts
     those results in the place of the right ones.
 
+    A call with dropout (attention's ``dropout_p`` above 0) is left alone.
+
     Raises:
-        UsageError: at construction if ``op`` draws random numbers.
+        UsageError: at construction if ``op`` always draws random numbers.
     """
 
     def __init__(self, op: torch._ops.OpOverload, device: str) -> None:
         super().__init__(op, device)
-        if form_of(op).seeded:
+        if always_draws(op):
             raise UsageError(
                 f"{op} draws random numbers; running it twice would change what comes after"
             )
@@ -42,7 +50,8 @@ class Misread(Fault):
         raise NotImplementedError
 
     def _prepare(self, info: CallInfo) -> None:
-        info.note = self._as_read(info.call)
+        call = info.call
+        info.note = None if call.form.seeded and call["dropout_p"] else self._as_read(call)
 
     def _may_strike(self, info: CallInfo) -> bool:
         return info.note is not None
