@@ -41,9 +41,9 @@ class Case:
     ``recomputations``: other relations of the site, by name, each returning full results with the
     relation undone (None where it covers nothing).  ``rerun`` makes the identical call.  ``judge``:
     the reference, applied to any results.  ``recheck``: the witness that raised the suspicion, once
-    more.  ``same_place``: names of recomputations that stay in a place (a lane, say) which the broken
-    relation moved.  All of them speak of the same results as ``held``, a part of the call's own where that
-    is large.
+    more.  ``same_place``: names of recomputations that stay in a place (a lane, say) which the
+    broken relation moved.  All of them speak of the same results as ``held``, a part of the call's
+    own where that is large.
     """
 
     rerun: Callable[[], tuple[Tensor, ...]]

@@ -17,11 +17,12 @@ from sdc_guard.records import Record
 
 FIRM, SOFT, ELSEWHERE, LOUD, MISSED = "firm", "soft", "elsewhere", "loud", "missed"
 OUTCOMES = (FIRM, SOFT, ELSEWHERE, LOUD, MISSED)
-"""``firm``: an accusation that names the struck operator, or any from a detector that names none or the
-first difference that it saw.
-``soft``: a softer word that names it.  ``elsewhere``: alarms that name other operators alone.
-``loud``: the step ended with an exception and no alarm.  Alarms that the same step also raises
-without the fault are false alarms, and count for nothing here."""
+"""``firm``: an accusation that names the struck operator or one that called it, or any from a
+detector that names none or the first difference that it saw.  ``soft``: a softer word that names
+it.  ``elsewhere``: alarms that name other operators alone.  ``loud``: the step ended with an
+exception and no alarm.  Of faults in a detector's own work (``checker``) a firm one wrongly accuses
+the result in use; one that accuses the recomputation is right, and soft.  Alarms that the same step
+also raises without the fault are false alarms, and count for nothing here."""
 KINDS = ("transient", "repeated", "deterministic", "state", "data", "checker")
 
 

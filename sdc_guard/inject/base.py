@@ -23,7 +23,7 @@ from sdc_guard.inject.flip import flip_bit, size_ulps, value_of
 from sdc_guard.inject.measure import limits_of, size_of
 from sdc_guard.inject.override import CallInfo, KernelOverride, Results
 from sdc_guard.inject.phases import Phases
-from sdc_guard.inject.trigger import Inert
+from sdc_guard.inject.trigger import Watch
 from sdc_guard.inject.truth import MAX_FIRST_INDICES, InjectedFault
 
 
@@ -42,6 +42,7 @@ def describe_change(
     bit: int | None = None,
     phase: str = "",
     rate: float | None = None,
+    inside: str = "",
 ) -> InjectedFault:
     """The record of some changed elements: ``where`` flat in C order, ascending; ``before`` and
     ``after`` their bits; ``limits`` their contract bounds."""
@@ -53,7 +54,8 @@ def describe_change(
         after=value_of(dtype, first[1]), size_ulps=size_ulps(dtype, *first), num_wrong=len(where),
         first_indices=tuple(int(i) for i in where[:MAX_FIRST_INDICES]),
         num_not_finite=size.num_not_finite, worst_index=int(where[size.worst]),
-        size_bounds=size.bounds, phase=phase, rate=rate)
+        size_bounds=size.bounds, phase=phase, rate=rate,
+        inside=inside)
 
 
 class Fault:
@@ -64,7 +66,7 @@ class Fault:
 
     ``under_mode``: each entry also puts a dispatch mode that does nothing on the stack, so that
     autograd makes the calls that were recorded (:func:`sdc_guard.inject.record_calls`), and watches
-    the phases of the training step.  ``model`` is the name in the ground truth.
+    the phases of the training step and the user's calls.  ``model`` is the name in the ground truth.
     """
 
     under_mode = False
@@ -77,6 +79,7 @@ class Fault:
         self.masked = 0
         self._lock = threading.Lock()
         self._phases: Phases | None = None
+        self._watch: Watch | None = None
         self._contexts = ExitStack()
         self._override = KernelOverride(op, self._after, device, before=self._before)
 
@@ -93,6 +96,7 @@ class Fault:
             mode = self._mode()
             if mode is not None:
                 stack.enter_context(mode)
+            self._watch = mode if isinstance(mode, Watch) else None
             self._contexts = stack.pop_all()
         return self
 
@@ -106,7 +110,7 @@ class Fault:
 
     def _mode(self) -> TorchDispatchMode | None:
         """The dispatch mode of one entry."""
-        return Inert() if self.under_mode else None
+        return Watch(self.op) if self.under_mode else None
 
     def _prepare(self, info: CallInfo) -> None:
         """Look at the operands before the kernel runs."""
@@ -196,7 +200,8 @@ class Fault:
             model=self.model, dtype=target.dtype, shape=tuple(target.shape), where=where,
             before=before, after=after, limits=limits, op=str(self.op),
             call_number=info.call_number, output=output, bit=bit,
-            phase="" if self._phases is None else self._phases.now, rate=self.rate)
+            phase="" if self._phases is None else self._phases.now, rate=self.rate,
+            inside="" if self._watch is None else self._watch.handled)
         with self._lock:
             self.injected.append(record)
 

@@ -35,7 +35,7 @@ _FACTORS = ("mat1", "batch1", "mat", "vec1", "query", "input", "self")
 def _read(
     target: Target, generator: Generator, how: str
 ) -> MisreadElement:
-    """Half of them are tied to a place, half to a number."""
+    """Half of them are tied to a place, half to the last bits of a number."""
     chosen = choice.choose(choice.operands(target.calls), generator)
     part = chosen.part
     model = MisreadElement if generator.integers(2) else MisreadNumber
@@ -165,10 +165,11 @@ def _wrong_layout(target: Target, generator: Generator) -> WrongLayout:
 
 DETERMINISTIC = (
     FaultModel("wrong offset", "deterministic",
-               "one element of an operand, or each with one number, is read as its neighbour",
+               "one element of an operand, or each that ends in the same six bits, is read as its "
+               "neighbour",
                _wrong_offset),
     FaultModel("dropped element", "deterministic",
-               "one element of an operand, or each with one number, is read as zero",
+               "one element of an operand, or each that ends in the same six bits, is read as zero",
                _dropped_element),
     FaultModel("dropped block", "deterministic",
                "one of 2 to 16 equal parts of the axis that a kernel adds up over is left out",

@@ -115,6 +115,12 @@ class Watch(Inert):
         self._lock = threading.Lock()
         self._thread = threading.local()
 
+    @property
+    def handled(self) -> str:
+        """The user's call that is being handled on this thread, empty for none."""
+        flight: _Flight | None = getattr(self._thread, "flight", None)
+        return "" if flight is None else str(flight.func)
+
     def whose(self) -> int:
         """Number of the user's call that this execution is; :data:`INNER` or :data:`CHECKER`."""
         flight: _Flight | None = getattr(self._thread, "flight", None)

@@ -30,7 +30,9 @@ class InjectedFault(Record, frozen=True, kw_only=True):
     one where the bound is 0); None where the operator has no bound there, where an element is not
     finite, and for all but the first change that a fault makes.  ``phase``: the part of the
     training step, empty where it is not known.  ``rate``: probability of the fault per execution,
-    None where it is tied to a place, data or time.
+    None where it is tied to a place, data or time.  ``inside``: the user's call during which the
+    kernel ran; another operator than ``op`` where that one's kernel calls it, or where a detector
+    does while it handles the call.
     """
 
     model: str
@@ -50,6 +52,7 @@ class InjectedFault(Record, frozen=True, kw_only=True):
     size_bounds: float | None = None
     phase: str = ""
     rate: float | None = None
+    inside: str = ""
 
 
 def size_class(fault: InjectedFault) -> str:

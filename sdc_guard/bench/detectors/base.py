@@ -12,7 +12,8 @@ class Alarm(Record, frozen=True, kw_only=True):
     ``op`` is the operator as ``str(overload)`` gives it, empty where the detector names none.
     ``verdict`` is the detector's own word; ``firm`` tells that it accuses the result of being
     corrupt (for ours ``corruption``; softer words are not firm).  ``cause`` is empty where the
-    detector names none.
+    detector names none.  ``of_result``: it accuses the result in use, not a recomputation of its
+    own.
     """
 
     op: str
@@ -20,6 +21,7 @@ class Alarm(Record, frozen=True, kw_only=True):
     firm: bool
     cause: str
     detail: str
+    of_result: bool = True
 
 
 class Detector:

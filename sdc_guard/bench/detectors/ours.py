@@ -12,8 +12,9 @@ from sdc_guard.records import Cause, Coverage, Finding, Verdict
 
 SHARES = (0.005, 0.01, 0.02, 0.05)
 """Budgets, as shares of the run time, that are measured beside ``"all"``."""
-STEPS_AT_A_SHARE = 300
-"""A repeated fault that a share has not found by then counts as missed."""
+STEPS_AT_A_SHARE, STEPS_OF_ALL = 300, 30
+"""A repeated fault that is not found by then counts as missed.  With ``"all"`` each call is
+replayed in each step, in another way each time, and meets its reference in a share of them."""
 
 
 class GuardDetector(Detector):
@@ -28,7 +29,7 @@ class GuardDetector(Detector):
         self.budget = budget
         self.seed = seed
         self.exhaustive = budget == "all"
-        self.steps_of_repeated = 3 if self.exhaustive else STEPS_AT_A_SHARE
+        self.steps_of_repeated = STEPS_OF_ALL if self.exhaustive else STEPS_AT_A_SHARE
         amount = "all" if isinstance(budget, str) else f"{100 * budget:g} %"
         self.name = f"sdc_guard {amount}"
         self.description = (
@@ -80,7 +81,9 @@ class GuardDetector(Detector):
         self._before = Noted(self.guard)
 
     def explain(self, op: str) -> str:
-        return "; ".join(self._before.reasons(self.guard, op.rpartition(".")[0])) if self._before else ""
+        if self._before is None:
+            return ""
+        return "; ".join(self._before.reasons(self.guard, op.rpartition(".")[0]))
 
     def end(self) -> None:
         self._guard = self._learned = self._before = None
@@ -89,4 +92,4 @@ class GuardDetector(Detector):
         cause = "" if finding.cause is Cause.UNKNOWN else finding.cause.value
         self.alarms += (Alarm(op=finding.op, verdict=finding.verdict.value,
                               firm=finding.verdict is Verdict.CORRUPTION, cause=cause,
-                              detail=finding.message),)
+                              detail=finding.message, of_result=finding.held_is_wrong),)
