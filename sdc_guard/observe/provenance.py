@@ -31,6 +31,8 @@ _OWN_ROOMS = tuple(
         "guard",
         "wrapping",
         "pipeline",
+        "postponed",
+        "cases",
         "policy",
         "gate",
         "ops",
