@@ -24,14 +24,14 @@ def again(call: BoundCall) -> Again | None:
     None where that takes images of the operands."""
     form = call.form
     if not form.overwrites:
-        return form.call
+        return lambda args: form.call(args)
     target = form.functional_form
     if target is None or len(form.overwrites) > 1:
         return None
     if form.functional_positions == form.all_positions:
-        return target.call
-    positions, run = form.functional_positions, target.call
-    return lambda args: run(tuple([args[i] for i in positions]))
+        return lambda args: target.call(args)
+    positions = form.functional_positions
+    return lambda args: target.call(tuple([args[i] for i in positions]))
 
 
 def _alone(call: BoundCall, held: Sequence[Tensor]) -> bool:

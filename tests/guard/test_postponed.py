@@ -3,8 +3,6 @@ through that way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -22,7 +20,7 @@ OPS = (aten.add_.Tensor, aten.mul_.Tensor, aten.lerp_.Scalar, aten.addcmul_.defa
 
 
 @pytest.fixture
-def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the ops whose calls wait for the end of a step."""
     names: list[str] = []
     keep = Slot.keep
@@ -32,7 +30,7 @@ def kept(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return keep(slot, result, note)
 
     monkeypatch.setattr(Slot, "keep", counted)
-    yield names
+    return names
 
 
 def learned(run: Run) -> Guard:
@@ -65,7 +63,7 @@ def test_every_op_of_adamw_waits_and_the_bits_are_those_of_a_plain_run(kept: lis
 
 
 @pytest.mark.parametrize("op", OPS, ids=str)
-@pytest.mark.parametrize("number", [0, 3])
+@pytest.mark.parametrize("number", [1, 3])
 def test_a_flip_in_a_call_that_waits_keeps_the_step_out(
     op: torch._ops.OpOverload, number: int, kept: list[str]
 ) -> None:
