@@ -17,6 +17,7 @@ from sdc_guard.bench.cells import ELSEWHERE, FIRM, LOUD, MISSED, SOFT, FaultTria
 from sdc_guard.bench.detectors.base import Alarm, Detector
 from sdc_guard.bench.state import TrainingState
 from sdc_guard.bench.workload import Workload
+from sdc_guard.errors import UsageError
 from sdc_guard.inject import (
     MODELS,
     AnyFault,
@@ -119,7 +120,11 @@ class Arena:
         self.detector.reset()
 
     def fault(self, model: str, index: int) -> AnyFault:
-        """Fault number ``index`` of a model, fresh."""
+        """Fault number ``index`` of a model, fresh.
+
+        Raises:
+            UsageError: if the model can strike nothing in this training.
+        """
         return draw(model, self._prepared.target, index, self.seed)
 
     def max_steps(self, kind: str) -> int:
@@ -138,11 +143,14 @@ class Arena:
         max_steps = self.max_steps(kind)
         workload = self._prepared.workload
         truth = None
+        try:
+            fault = self.fault(model, index)
+        except UsageError:
+            return None  # there is nothing of the kind in this training
         if kind in ("repeated", "deterministic"):
             truth = self._prepared.first_strike(self.fault(model, index), index, self.seed)
             if truth is None:
                 return None
-        fault = self.fault(model, index)
         expected = self._alarms_without(index, max_steps)
         self._prepared.rewind(index, self.seed)
         alarms: list[Alarm] = []

@@ -82,7 +82,10 @@ class HarmRun:
         changes: dict[str, float | None] = {}
         with intra_op_threads(1):
             for index in numbers:
-                fault = draw(model, self._prepared.target, index, self.seed)
+                try:
+                    fault = draw(model, self._prepared.target, index, self.seed)
+                except UsageError:
+                    break  # there is nothing of the kind in this training
                 clean = self._clean[index % NUM_STARTS]
                 change = self._trained(index, fault) - clean
                 if fault.injected:

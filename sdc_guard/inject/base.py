@@ -65,8 +65,9 @@ class Fault:
     but changed no bit.  A fault can be entered again; ``injected`` and ``masked`` go on.
 
     ``under_mode``: each entry also puts a dispatch mode that does nothing on the stack, so that
-    autograd makes the calls that were recorded (:func:`sdc_guard.inject.record_calls`), and watches
-    the phases of the training step and the user's calls.  ``model`` is the name in the ground truth.
+    autograd makes the calls that were recorded (:func:`sdc_guard.inject.record_calls`), and
+    watches the phases of the training step and the user's calls.  ``model`` is the name in the
+    ground truth.
     """
 
     under_mode = False

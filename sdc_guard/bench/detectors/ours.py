@@ -12,7 +12,7 @@ from sdc_guard.records import Cause, Coverage, Finding, Verdict
 
 SHARES = (0.005, 0.01, 0.02, 0.05)
 """Budgets, as shares of the run time, that are measured beside ``"all"``."""
-STEPS_AT_A_SHARE, STEPS_OF_ALL = 300, 30
+STEPS_AT_A_SHARE, STEPS_OF_ALL = 300, 100
 """A repeated fault that is not found by then counts as missed.  With ``"all"`` each call is
 replayed in each step, in another way each time, and meets its reference in a share of them."""
 
