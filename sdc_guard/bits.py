@@ -114,12 +114,6 @@ def snapshot(tensor: Tensor) -> Tensor:
     The whole span is copied, gaps and overlaps included, so that a view with stride 0 or with
     overlapping elements keeps its layout.
     """
-    address = tensor.data_ptr()
-    if tensor.is_cpu and not address % ALIGNMENT_BYTES and tensor.is_contiguous():
-        image = torch.empty_strided(
-            tensor.shape, tensor.stride(), dtype=tensor.dtype, device="cpu")
-        _memmove(image.data_ptr(), address, tensor.nbytes)
-        return image
     image = empty_image(tensor)
     num_bytes = span(tensor) * tensor.element_size()
     if tensor.device.type == "cpu":
@@ -320,23 +314,6 @@ def bits_equal(a: Tensor, b: Tensor) -> bool:
     if a.stride() == b.stride() and is_dense(a):
         return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
     return bool(np.array_equal(raw(a), raw(b)))
-
-
-def move_memory(target: int, source: int, num_bytes: int) -> None:
-    """Copy host memory by its addresses."""
-    _memmove(target, source, num_bytes)
-
-
-def memory_equals(a: int, b: int, num_bytes: int) -> bool:
-    """True if the host memory at two addresses is the same, byte for byte."""
-    return not _memcmp(a, b, num_bytes)
-
-
-def equals_memory(part: Tensor, address: int, num_bytes: int) -> bool:
-    """True if ``part`` has the bits of the ``num_bytes`` at ``address`` in host memory, element
-    after element; False says nothing: it may be larger, not contiguous, or not on a CPU."""
-    return (part.nbytes == num_bytes and part.is_contiguous() and part.is_cpu
-            and not _memcmp(part.data_ptr(), address, num_bytes))
 
 
 def rows_equal(part: Tensor, whole: Tensor, start: int, *, flat: bool) -> bool:

@@ -30,8 +30,7 @@ class OpForm:
 
     ``op`` is the callable, ``packet`` the name that all its overloads share without the in-place
     mark (``aten.add`` for ``aten::add_.Tensor``), ``overwrites`` the positions of the arguments
-    that it writes to, ``functional`` the overload that computes the same without writing and
-    ``functional_form`` its form.
+    that it writes to, ``functional`` the overload that computes the same without writing.
     """
 
     op: Any
@@ -46,7 +45,6 @@ class OpForm:
     functional_positions: tuple[int, ...]
     all_positions: tuple[int, ...]
     seeded: bool
-    functional_form: OpForm | None = None
 
     def position(self, argument: str) -> int:
         return self.argument_names.index(argument)
@@ -122,7 +120,6 @@ def form_of(op: Any) -> OpForm:
         functional_positions=positions,
         all_positions=tuple(range(len(names))),
         seeded=torch.Tag.nondeterministic_seeded in op.tags,
-        functional_form=form_of(functional) if functional not in (None, op) else None,
     )
 
 
@@ -225,8 +222,9 @@ class BoundCall:
         if not form.overwrites:
             returned = form.call(args)
             return (returned,) if isinstance(returned, Tensor) else tuple(flatten(returned))
-        if form.functional_form is not None:
-            returned = form.functional_form.call(
+        if form.functional is not None:
+            target = form_of(form.functional)
+            returned = target.call(
                 args
                 if form.functional_positions == form.all_positions
                 else tuple(args[i] for i in form.functional_positions)

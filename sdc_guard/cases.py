@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -90,7 +90,7 @@ def make_case(
     )
 
 
-def suspect(relation: Relation, broken: Sequence[Piece], held: tuple[Tensor, ...]) -> Suspicion:
+def suspect(relation: Relation, broken: list[Piece], held: tuple[Tensor, ...]) -> Suspicion:
     """The broken pieces of one result, put back where they belong."""
     output = broken[0].output
     assembled = assemble([p for p in broken if p.output == output], held)[output]

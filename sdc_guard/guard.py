@@ -107,19 +107,23 @@ class Guard:
             dead, self.memory_budget_bytes)
         self._mode = GuardMode(
             self._scheduler, self._provenance, self._pipeline.check, self._settle,
-            self._pipeline.find_plan, self._pipeline.postponed.reserve, self._pipeline.on_error,
-            self.memory_budget_bytes)
+            self._pipeline.find_plan, self._pipeline.on_error, self.memory_budget_bytes)
         self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
         self._compiled = CompiledRegions(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer
         self._mode.settle_step = self._gate.settle
         self._stepped: WeakSet[Optimizer] = WeakSet()
-        self._in_step = self._is_over = self._inside_watched = False
+        self._in_step = False
+        self._is_over = False
+        self._num_regions = 0
         self._num_unwatched: Counter[str] = Counter()
-        self._steps_skipped = self._num_regions = 0
+        self._steps_skipped = 0
         self._watching = True
-        self._inside_s = self._spent_before_s = self._step_s = 0.0
+        self._inside_s = 0.0
+        self._spent_before_s = 0.0
+        self._inside_watched = False
         self._step_started_s = time.perf_counter()
+        self._step_s = 0.0
         self._depth = 0
         self._outer: Guard | None = None
         for witness in sorted(dead):
@@ -218,9 +222,9 @@ class Guard:
 
     def leave_to_parent(self) -> None:
         """Let every call through in this forked child; the parent goes on guarding."""
-        self._mode.active = False
         self._gate.close()
         remove(self._mode)
+        self._mode.active = False
         self._compiled.close()
         self._events.close()
         self._depth = 0
@@ -298,15 +302,11 @@ class Guard:
         self._provenance.in_optimizer = True
         self._spent_before_s = self._scheduler.spent_s
         self._inside_watched = watched
-        if self.budget == "all":
-            self._mode.begin_batching()
         self._num_unwatched["optimizer steps"] += not watched
         if not watched:
             remove(self._mode)
 
     def _leaving(self) -> None:
-        self._mode.end_batching(self._pipeline.postponed.finish)
-        self._settle()
         self._provenance.in_optimizer = False
         if self._inside_watched:
             self._inside_s = max(self._scheduler.spent_s - self._spent_before_s, 1e-6)

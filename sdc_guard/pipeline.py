@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,7 @@ from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.observe.tally import Tally
 from sdc_guard.ops import GENERATOR, GENERIC, copied, repeated
-from sdc_guard.postponed import Postponed
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -89,7 +87,6 @@ class Pipeline:
         self._plans: dict[Any, Plan] = {}
         self._known: dict[tuple[str, ...], _Known] = {}
         self._errors_logged: Counter[str] = Counter()
-        self.postponed = Postponed(self, _count_checked)
 
     def find_plan(self, key: Any) -> Plan | None:
         """The plan of a site that was looked at before."""
@@ -124,13 +121,17 @@ class Pipeline:
                 continue
             if witness:
                 witnesses.append(witness)
-            if suspicion is not None and self.investigate(
+            if suspicion is not None and self._investigate(
                     plan, observation, suspicion, relation, watch):
                 break
         if plan.spec.family == GENERATOR:
             tally.not_tested["random draws: only their range and mean are checked"] += 1
         elif witnesses:
-            _count_checked(plan, tally, witnesses)
+            tally.calls_checked += 1
+            tally.elements_checked += plan.elements
+            tally.flops_checked += plan.flops
+            for witness in witnesses:
+                tally.witnesses[witness] += 1
         elif failed:
             tally.not_tested["guard error"] += 1
         else:
@@ -197,10 +198,9 @@ class Pipeline:
         relation = plan.next_relation()
         if relation is None or "replay" in self.dead_witnesses:
             return "", None, None
-        broken = relation.broken(call, held, plan.visits)
-        covers = relation.covers
-        if not broken and len(covers) < len(held) and plan.fits and any(
-                t is not None and i not in covers for i, t in enumerate(held)):
+        present = {i for i, t in enumerate(held) if t is not None}
+        broken = [p for p in relation.run(call, held, plan.visits) if not p.agrees()]
+        if not broken and plan.fits and not present <= relation.covers:
             relation_of_rest = plan.rerun
             broken = [
                 p
@@ -223,10 +223,8 @@ class Pipeline:
         needs_it = plan.stays_in_place or watch.tally.reduction
         always = needs_it and plan.reference_work <= CHEAP_REFERENCE_WORK
         wants = self.scheduler.wants_reference
-        if not (always or plan.owes_reference) and not wants(
-                watch.tally, plan.referenced, plan.visits):
+        if not always and not wants(watch.tally, plan.referenced, plan.visits):
             return "", None, None
-        plan.owes_reference = False
         plan.referenced, started_s = plan.referenced + 1, time.perf_counter()
         work = REFERENCE_WORK if self.scheduler.budget == "all" else CHEAP_REFERENCE_WORK
         witness, found = sampled_reference(plan, call, held, self.scheduler.generator, work)
@@ -237,7 +235,7 @@ class Pipeline:
         self.scheduler.reference_s += time.perf_counter() - started_s
         return witness, found[0] if found else None, None
 
-    def investigate(
+    def _investigate(
         self,
         plan: Plan,
         observation: Observation,
@@ -262,7 +260,6 @@ class Pipeline:
             ruling = undecided(suspicion, f"arbitration failed: {type(error).__name__}: {error}")
         if ruling.refuse and relation is not None:
             relation.refused = True
-            plan.batch = None
             known = " although it holds elsewhere" if relation.symmetry.known else ""
             self.refused.add(f"{call.form.name}: {relation.name} does not hold here{known}")
         if ruling.verdict is None:
@@ -360,14 +357,6 @@ class Pipeline:
             reduced=part,
         )
         return msgspec.structs.replace(finding, evidence=evidence)
-
-
-def _count_checked(plan: Plan, tally: Tally, witnesses: Sequence[str]) -> None:
-    tally.calls_checked += 1
-    tally.elements_checked += plan.elements
-    tally.flops_checked += plan.flops
-    for witness in witnesses:
-        tally.witnesses[witness] += 1
 
 
 def _places(

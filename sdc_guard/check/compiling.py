@@ -14,8 +14,7 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, Path
-from sdc_guard.check.quick import flat_checker, rerun_checker
-from sdc_guard.check.relations import Checker, Piece, Pieces, Relation, Runner
+from sdc_guard.check.relations import Piece, Pieces, Relation, Runner
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._places import negated
 from sdc_guard.ops._symmetry import OUTERMOST, Move, Symmetry
@@ -34,21 +33,19 @@ def compile_symmetry(
     """
     runners: list[Runner] = []
     covers: set[int] = set()
-    checker: Checker | None = None
     for move in symmetry.moves:
         if num_parts > 2 and move.how not in ("split", "flat"):
             return None
         compiled = _COMPILERS[move.how](move, call, held, axes, num_parts)
         if compiled is None:
             return None
-        runner, covered, *quick = compiled
-        checker = quick[0] if quick and len(symmetry.moves) == 1 else None
+        runner, covered = compiled
         runners.append(runner)
         covers |= covered
-    return Relation(symmetry, tuple(runners), frozenset(covers), checker)
+    return Relation(symmetry, tuple(runners), frozenset(covers))
 
 
-Compiled = tuple[Runner, set[int]] | tuple[Runner, set[int], Checker | None] | None
+Compiled = tuple[Runner, set[int]] | None
 
 
 def _outermost(held: Sequence[Tensor], axes: Axes) -> str | None:
@@ -209,7 +206,7 @@ def _compile_flat(
             for i, got in enumerate(part):
                 yield Piece(i, got, held[i], (-1, start, length))
 
-    return run, set(range(len(held))), flat_checker(call, held, positions, cuts)
+    return run, set(range(len(held)))
 
 
 def _compile_negate(
@@ -284,7 +281,7 @@ def _compile_rerun(
         got = call.run()
         return [Piece(i, got[i], held[i], None) for i in covered]
 
-    return run, set(covered), rerun_checker(call, held)
+    return run, set(covered)
 
 
 def _compile_custom(

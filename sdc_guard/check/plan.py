@@ -15,7 +15,6 @@ from torch import Tensor
 
 from sdc_guard.bits import distinct, is_injective, is_lazy
 from sdc_guard.calls import BoundCall
-from sdc_guard.check.batches import BatchForm, batch_form
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.relations import Relation
 from sdc_guard.ops._axes import FIXED, Axes, size_of
@@ -36,8 +35,6 @@ class Plan:
     ``stays_in_place``: no relation moves this call's work (a sum to one number), or not all of it,
     so a fault that is tied to a place is left to the reference, which then sees every cheap call.
     ``proven``: the op's invariant fixes every bit of this call's results.
-    ``batch``: how small calls of this site are replayed together with others; None where they are
-    not.  ``owes_reference``: the next visit meets its reference.
     """
 
     spec: OpSpec
@@ -54,8 +51,6 @@ class Plan:
     visits: int = 0
     referenced: int = 0
     cost_s: float = 0.0
-    batch: BatchForm | None = None
-    owes_reference: bool = False
     refusals: list[str] = field(default_factory=list)
 
     def next_relation(self) -> Relation | None:
@@ -63,11 +58,7 @@ class Plan:
         random numbers."""
         if not self.replayable:
             return None
-        alive = self.relations
-        for relation in alive:
-            if relation.refused:
-                alive = [r for r in alive if not r.refused]
-                break
+        alive = [r for r in self.relations if not r.refused]
         if not alive:
             return self.rerun if self.fits else None
         return alive[self.visits % len(alive)]
@@ -173,10 +164,6 @@ def make_plan(
     rerun = compile_symmetry(RERUN, call, held, axes)
     assert rerun is not None
     flops = spec.flops(call, held)
-    replayable = spec.replayable and not (call.form.seeded and not compiled)
-    batch = None
-    if spec.family == "pointwise" and fits and replayable and spec.invariant is None:
-        batch = batch_form(call, held, compiled)
     return Plan(
         spec=spec,
         axes=axes,
@@ -185,7 +172,7 @@ def make_plan(
         flops=flops,
         elements=sum(t.numel() for t in held if t is not None),
         fits=fits,
-        replayable=replayable,
+        replayable=spec.replayable and not (call.form.seeded and not compiled),
         stays_in_place=not moved & {"tile", "core", "lane"}
         or (
             any(t is not None and t.numel() == 1 for t in held)
@@ -193,5 +180,4 @@ def make_plan(
         ),
         proven=spec.proves is not None and spec.proves(call, held),
         operand_elements=sum(t.numel() for _, t in call.tensors()),
-        batch=batch,
     )

@@ -85,8 +85,6 @@ Pieces = Iterable[Piece]
 Runner = Callable[[BoundCall, Sequence[Tensor], int], Pieces]
 """Recomputes a call; pieces come one part of the work at a time, so that a caller who compares and
 drops each holds only one part in memory."""
-Checker = Callable[[BoundCall, Sequence[Tensor], int], Sequence[Piece]]
-"""Recomputes a call as the runner does and returns the pieces that disagree."""
 
 
 @dataclass(slots=True, eq=False)
@@ -94,14 +92,12 @@ class Relation:
     """A symmetry at one site and what has been learned about it here.
 
     ``passes`` counts clean runs; the relation is *admitted* after ``ADMIT_AFTER`` of them and
-    *refused* when it broke before, without a fault being found.  ``checker`` says the same as the
-    runners, faster, where there is one.
+    *refused* when it broke before, without a fault being found.
     """
 
     symmetry: Symmetry
     runners: tuple[Runner, ...]
     covers: frozenset[int]
-    checker: Checker | None = None
     passes: int = 0
     refused: bool = False
 
@@ -118,12 +114,6 @@ class Relation:
     def run(self, call: BoundCall, held: Sequence[Tensor], visit: int) -> Iterator[Piece]:
         for runner in self.runners:
             yield from runner(call, held, visit)
-
-    def broken(self, call: BoundCall, held: Sequence[Tensor], visit: int) -> Sequence[Piece]:
-        """The pieces of a run that disagree with the held results."""
-        if self.checker is not None:
-            return self.checker(call, held, visit)
-        return [p for r in self.runners for p in r(call, held, visit) if not p.agrees()]
 
 
 def assemble(pieces: Pieces, held: Sequence[Tensor]) -> tuple[Tensor | None, ...]:

@@ -7,11 +7,10 @@ to ``on_error`` and the call goes through.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,9 +18,9 @@ from torch.nn import Parameter
 from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdc_guard import bits
 from sdc_guard.calls import BoundCall, flatten, without
 from sdc_guard.observe.classify import Entry, Kind, classify
-from sdc_guard.observe.imaging import TooLarge, imaged
 from sdc_guard.observe.provenance import Origin, Provenance
 from sdc_guard.observe.sampling import Scheduler
 from sdc_guard.observe.sites import Conditions, conditions, site_key, uncovered
@@ -50,14 +49,6 @@ class Watch:
         self.origin = origin
 
 
-class Note(NamedTuple):
-    """What is needed to judge a call later."""
-
-    watch: Watch
-    key: Any
-    plan: Any
-
-
 class GuardMode(TorchDispatchMode):
     """See the module docstring.  One object serves all threads of a guard."""
 
@@ -70,7 +61,6 @@ class GuardMode(TorchDispatchMode):
         check: Check,
         settle: Callable[[], None],
         find_plan: Callable[[Any], Any],
-        reserve: Callable[[Any, tuple[Any, ...], Tally], Any],
         on_error: Callable[[str, BaseException], None],
         memory_budget_bytes: int,
     ) -> None:
@@ -85,12 +75,10 @@ class GuardMode(TorchDispatchMode):
         self.settle_step: Callable[[], None] = lambda: None
         self.is_dispatching = False
         self.owns_buffer: Callable[[object], bool] = lambda tensor: False
-        self._batching_thread = 0
         self._entries: dict[int, tuple[Entry, Tally | None]] = {}
         self._check = check
         self._settle = settle
         self._find_plan = find_plan
-        self._reserve = reserve
         self._on_error = on_error
         self._memory_budget_bytes = memory_budget_bytes
         self._lock = threading.RLock()
@@ -243,12 +231,12 @@ class GuardMode(TorchDispatchMode):
             returned = entry.op(*args, **kwargs)
             self._measure(entry, tally, args, kwargs, returned)
             return returned
-        call, key, plan, live, slot = prepared
+        call, key, plan, live = prepared
         before_s = time.perf_counter()
         returned = entry.op(*args, **kwargs)
         after_s = time.perf_counter()
         try:
-            self._observe(entry, tally, call, key, plan, live, returned, slot)
+            self._observe(entry, tally, call, key, plan, live, returned)
         except Exception as error:
             tally.not_tested["guard error"] += 1
             self._on_error(f"while checking {entry.form.name}", error)
@@ -260,9 +248,8 @@ class GuardMode(TorchDispatchMode):
 
     def _prepare(
         self, entry: Entry, tally: Tally, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[BoundCall, Any, Any, tuple[Any, ...], Any] | None:
-        """The call with images of what it will overwrite, or its slot among those that are replayed
-        at the end of the optimizer's step; None if it is not to be checked."""
+    ) -> tuple[BoundCall, Any, Any, tuple[Any, ...]] | None:
+        """The call with images of what it will overwrite; None if it is not to be checked."""
         form = entry.form
         assert form is not None
         try:
@@ -282,44 +269,51 @@ class GuardMode(TorchDispatchMode):
                         if reason:
                             tally.not_tested[reason] += 1
                             return None
-            elif self._batching_thread and self._may_wait():
-                slot = self._reserve(plan, live, tally)
-                if slot is not None:
-                    return BoundCall(form, live), key, plan, live, slot
-            call = BoundCall(form, live)
-            if form.overwrites:
-                call = imaged(call, self._memory_budget_bytes)
-            return call, key, plan, live, None
-        except TooLarge:
+            if not form.overwrites:
+                return BoundCall(form, live), key, plan, live
+            return self._imaged(BoundCall(form, live)), key, plan, live
+        except _TooLarge:
             tally.not_tested["memory budget"] += 1
         except Exception as error:
             tally.not_tested["guard error"] += 1
             self._on_error(f"while preparing {form.name}", error)
         return None
 
-    def begin_batching(self) -> None:
-        """From now on this thread's small calls may be judged later."""
-        self._batching_thread = threading.get_ident()
-
-    def end_batching(self, judge: Callable[[], None]) -> None:
-        """Judge the calls that wait, outside of an op call as if inside one: no mode, no gradients,
-        no autocast, and no other thread at it."""
-        thread, self._batching_thread = self._batching_thread, 0
-        if not thread or not self.active:
-            return
-        with (self._lock, torch._C._DisableTorchDispatch(), torch.no_grad(),
-              torch.autocast("cpu", enabled=False)):
-            judge()
-
-    def _may_wait(self) -> bool:
-        """True for an op of an optimizer of torch: its place in the user's code is the call of the
-        step, which is known at the end of it, too."""
-        return (
-            threading.get_ident() == self._batching_thread
-            and not torch.is_grad_enabled()
-            and torch._C._current_autograd_node() is None
-            and not self.provenance.is_called_by_user(sys._getframe(4))
+    def _imaged(self, call: BoundCall) -> BoundCall:
+        """Images of the overwritten operands and of every operand that shares memory with them."""
+        form = call.form
+        if len(form.overwrites) == 1 and isinstance(call.args[form.overwrites[0]], Tensor):
+            return self._imaged_alone(call)
+        num_bytes = sum(
+            bits.span(t) * t.element_size()
+            for i in form.overwrites
+            for t in flatten(call.args[i])
+            if t is not None
         )
+        if num_bytes > self._memory_budget_bytes:
+            raise _TooLarge
+        return call.with_private_images()
+
+    def _imaged_alone(self, call: BoundCall) -> BoundCall:
+        """The common call that overwrites one tensor, fast."""
+        (position,) = call.form.overwrites
+        target = call.args[position]
+        low, high = bits.address_range(target)
+        if high - low > self._memory_budget_bytes:
+            raise _TooLarge
+        for i, other in enumerate(call.args):
+            if isinstance(other, (list, tuple)) and other and isinstance(other[0], Tensor):
+                return call.with_private_images()
+            if (
+                i != position
+                and isinstance(other, Tensor)
+                and other.data_ptr() < high
+                and bits.address_range(other)[1] > low
+            ):
+                return call.with_private_images()
+        args = list(call.args)
+        args[position] = bits.snapshot(target)
+        return BoundCall(call.form, tuple(args))
 
     def _observe(
         self,
@@ -330,14 +324,7 @@ class GuardMode(TorchDispatchMode):
         plan: Any,
         live: tuple[Any, ...],
         returned: Any,
-        slot: Any,
     ) -> None:
-        if slot is not None:
-            watch = Watch(
-                entry, tally, tally.calls - 1, self.conditions, self.provenance.origin)
-            if not slot.keep(returned, Note(watch, key, plan)):
-                tally.not_tested["result of another kind than before"] += 1
-            return
         held = call.results(live, returned)
         if entry.spec is not None and entry.spec.scratch:
             held = without(held, entry.spec.scratch)
@@ -380,3 +367,7 @@ class GuardMode(TorchDispatchMode):
         tally.not_tested[reason] += 1
         elements = sum(t.numel() for t in flatten(returned) if t is not None)
         tally.measure(elements, elements)
+
+
+class _TooLarge(Exception):
+    """The images that a check needs do not fit into the memory budget."""

@@ -31,8 +31,6 @@ _OWN_ROOMS = tuple(
         "guard",
         "wrapping",
         "pipeline",
-        "postponed",
-        "cases",
         "policy",
         "gate",
         "ops",
@@ -89,15 +87,6 @@ class Provenance:
         """Drop the forward places of a finished step."""
         for places in list(self._by_thread.values()):
             places.clear()
-
-    def is_called_by_user(self, frame: FrameType | None) -> bool:
-        """True if the user's own code called what runs in this frame, or in the one inside it that
-        torch wraps around a mode."""
-        for _ in range(3):
-            if frame is None or not self._foreign(frame.f_code):
-                return True
-            frame = frame.f_back
-        return False
 
     def note_nodes(self) -> None:
         """Leave this op call's place under the number of the autograd node that was made for it,

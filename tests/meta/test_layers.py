@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     (
         frozenset(
             {"guard", "wrapping", "active", "gate", "images", "pipeline", "wording", "limits"}
-            | {"cases", "public_ops", "policy", "postponed"}
+            | {"cases", "public_ops", "policy"}
         ),
         frozenset({"hunt"}),
         frozenset({"sweep"}),
