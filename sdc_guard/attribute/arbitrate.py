@@ -4,7 +4,8 @@ The inputs are still alive, so the identical call is made again, and every other
 reference may vote.  The rules (ARCHITECTURE.md, "Verdicts"):
 
 * the identical call, twice, agrees with itself and not with the held result: ``corruption``, seen
-  once and gone when repeated;
+  once and gone when repeated; of the repeats where they break a proof bound that the held result
+  keeps;
 * the held result comes out again and breaks a proof bound or an exact fact: ``corruption``;
 * it comes out again, inside every bound, and an admitted relation of a deterministic op broke:
   ``corruption`` where two agreeing recomputations outvote the held elements, else
@@ -137,6 +138,12 @@ def _broken_fact(case: Case, ruling: Ruling) -> Ruling:
 def _outvoted_by_reruns(
     case: Case, ruling: Ruling, rerun: Tensor, mask: NDArray[np.bool_]
 ) -> Ruling:
+    if _suspect_breaks_proof(case, rerun) and not _exceeds_proof(case, ruling, case.held):
+        ruling.expected, ruling.wrong, ruling.held_is_wrong = rerun, mask, False
+        ruling.verdict = Verdict.CORRUPTION
+        ruling.reason = ("the held result is inside its bounds and the identical call, repeated "
+                         "twice, is not: the repeats go wrong here")
+        return ruling
     ruling.expected, ruling.wrong = rerun, mask
     ruling.votes = [
         Vote(place="here", method="identical call", identical=True, result="expected")

@@ -54,6 +54,7 @@ def _rule(
     jury: tuple[Tensor, ...] = (),
     judge: Callable[[tuple[Tensor, ...]], list[Suspicion]] | None = None,
     recheck: bool = True,
+    same_place: tuple[int, ...] = (),
 ) -> Ruling:
     return arbitrate(
         Case(
@@ -66,6 +67,7 @@ def _rule(
             recomputations=[(f"relation {i}", lambda t=t: (t,)) for i, t in enumerate(jury)],
             judge=judge,
             recheck=lambda: recheck,
+            same_place=frozenset(f"relation {i}" for i in same_place),
         )
     )
 
@@ -131,3 +133,22 @@ def test_a_repeatable_result_outside_its_proof_needs_no_vote() -> None:
     broken = _suspicion("reference", "proof")
     ruling = _rule([WRONG], admitted=False, judge=lambda _: [broken])
     assert ruling.verdict is Verdict.CORRUPTION
+
+
+def test_recomputations_in_the_lane_of_a_stuck_bit_are_no_votes_for_it() -> None:
+    jury = (RIGHT, WRONG, WRONG, WRONG)
+    outvoted = _rule([WRONG], jury=jury, same_place=(1, 2, 3))
+    assert outvoted.verdict is Verdict.CORRUPTION
+    assert outvoted.held_is_wrong
+    kept = _rule([WRONG], jury=jury)
+    assert kept.verdict is not Verdict.CORRUPTION or not kept.held_is_wrong
+
+
+def test_repeats_that_break_a_bound_do_not_outvote_a_result_that_keeps_it() -> None:
+    def judge(results: tuple[Tensor, ...]) -> list[Suspicion]:
+        return [] if torch.equal(results[0], WRONG) else [_suspicion("reference", "proof")]
+
+    ruling = _rule([RIGHT], judge=judge)
+    assert ruling.verdict is Verdict.CORRUPTION
+    assert not ruling.held_is_wrong
+    assert "the repeats go wrong" in ruling.reason
