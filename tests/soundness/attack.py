@@ -24,7 +24,7 @@ from sdc_guard.calls import BoundCall, without
 from sdc_guard.ops import OpSpec
 from tests.known_precision import LOW_PRECISION_SUMS
 from tests.soundness.cases import LAYOUTS, Attack, Samples
-from tests.soundness.evaluators import emulations, has_emulations
+from tests.soundness.evaluators import discover, emulations, has_emulations
 from tests.soundness.judging import Score, references_of, scores
 from tests.soundness.judging import score as score_of
 from tests.soundness.values import Fill, drawn_fill, fills
@@ -101,6 +101,7 @@ class Attacker:
         self.cell = Cell(spec.packet, spec.family, name)
         self.cell.known = spec.packet in LOW_PRECISION_SUMS and dtype.itemsize == 2
         self.rng = np.random.default_rng([seed, zlib.crc32(f"{spec.packet} {name}".encode())])
+        discover()
         self.emulated = has_emulations(spec.packet)
 
     def run(self, attack: Attack) -> float:

@@ -58,6 +58,9 @@ BOUND_TO_OTHERS: dict[str, frozenset[str]] = {
 """Operands from which another operand of the same call was computed, or that are probabilities, or
 symmetric, or positive definite."""
 
+SAME_MEMORY = ("sampled", "contiguous", "offset")
+"""The fused optimizers walk the memory of their operands, whatever their strides: other layouts
+give other numbers, which is the kernels' fault and not an error of rounding."""
 LAYOUTS = ("sampled", "contiguous", "transposed", "gapped", "offset", "expanded")
 
 
@@ -126,6 +129,8 @@ class Samples:
                 return t
             if any(s == 0 < n - 1 for n, s in zip(t.shape, t.stride(), strict=True)):
                 return t  # broadcast: its elements share memory
+            if self.spec.family == "optimizer" and layout not in SAME_MEMORY:
+                layout = "sampled"
             if layout == "expanded" and written:
                 layout = "sampled"
             return _image(t, fill, layout, name in POSITIVE)

@@ -6,6 +6,7 @@ and yields other correct results of the same call: another order, fused or not.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,12 @@ def evaluates(*packets: str) -> Callable[[Evaluator], Evaluator]:
         return evaluator
 
     return decorate
+
+
+def discover() -> None:
+    """Import the modules that register evaluators."""
+    for name in ("sums", "products", "rows", "linear", "pointwise"):
+        importlib.import_module(f"tests.soundness.evaluate_{name}")
 
 
 def has_emulations(packet: str) -> bool:
