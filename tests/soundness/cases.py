@@ -58,10 +58,25 @@ BOUND_TO_OTHERS: dict[str, frozenset[str]] = {
 """Operands from which another operand of the same call was computed, or that are probabilities, or
 symmetric, or positive definite."""
 
-SAME_MEMORY = ("sampled", "contiguous", "offset")
-"""The fused optimizers walk the memory of their operands, whatever their strides: other layouts
-give other numbers, which is the kernels' fault and not an error of rounding."""
 LAYOUTS = ("sampled", "contiguous", "transposed", "gapped", "offset", "expanded")
+
+IN_ROWS = ("sampled", "contiguous", "offset")
+"""Layouts whose last dimension lies side by side in memory."""
+ONLY: dict[str, tuple[str, ...]] = {
+    **{f"aten._fused_{name}": IN_ROWS for name in ("adagrad", "adam", "adamw", "sgd")},
+    "aten._scaled_dot_product_flash_attention_for_cpu": IN_ROWS,
+    "aten._scaled_dot_product_flash_attention_for_cpu_backward": IN_ROWS,
+    "aten.mkldnn_rnn_layer": ("sampled",),
+    "aten.mkldnn_rnn_layer_backward": ("sampled",),
+    "aten.native_group_norm_backward": ("sampled",),
+    "aten.median": LAYOUTS[:-1],
+    "aten.nanmedian": LAYOUTS[:-1],
+}
+"""Layouts in which the kernel is right.  Others it reads as if they were these, without an error:
+internal ops whose callers see to it (fused optimizers, attention, recurrent layers, the gradient of
+group norm), and two bugs of torch 2.13: ``median`` of an expanded vector reads past its element,
+and ``gelu`` with ``out=`` writes past the rows of a result with gaps."""
+DENSE_OUT = frozenset({"aten.gelu"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,8 @@ class Samples:
             nonlocal turn
             name, written = names[path[0]], path[0] in overwrites
             if call.form.is_out and written:
-                return t.new_empty(size) if size and t.dim() else t
+                made = t.new_empty(size) if size and t.dim() else t
+                return made.contiguous() if self.spec.packet in DENSE_OUT else made
             if size and t.dim():
                 t = t.repeat(size // line + 1)[:size]
             if not (is_covered_float(t.dtype) or is_covered_complex(t.dtype)):
@@ -129,7 +145,7 @@ class Samples:
                 return t
             if any(s == 0 < n - 1 for n, s in zip(t.shape, t.stride(), strict=True)):
                 return t  # broadcast: its elements share memory
-            if self.spec.family == "optimizer" and layout not in SAME_MEMORY:
+            if layout not in ONLY.get(self.spec.packet, LAYOUTS):
                 layout = "sampled"
             if layout == "expanded" and written:
                 layout = "sampled"

@@ -4,7 +4,7 @@ The matrix is found with unit vectors in float64; its entries are weights of an 
 filter, ones where values are copied and added.  Rounded to the accumulator's format they make a
 correct evaluation of the op: products and their sum, in any order, fused or not.  Where all
 weights of a row are equal and not 1 the row is an average: the sum comes first, then one product
-or one division.
+or one division (gradients of averages are divided first).
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class _Matrix:
         self.start = start.reshape(-1)
         self.counts = used.sum(-1)
         shared = np.where(used.any(-1), np.abs(dense).max(-1), 1.0)
-        self.average = bool(((self.weight == shared[:, None]) | (self.weight == 0)).all()
+        self.average = "backward" not in call.form.name and bool(((self.weight == shared[:, None]) | (self.weight == 0)).all()
                             and (shared != 1).any())
 
 

@@ -65,6 +65,8 @@ def softmax(call: BoundCall, held: Held, rng: Rng) -> Iterator[Emulation]:
             value = d - near(np.log, total, rng)
         else:
             value = e / total if rng.random() < 0.5 else e * (1 / total)
+        if call.form.packet == "aten._safe_softmax":
+            value = np.where(np.isneginf(x).all(-1, keepdims=True), x.dtype.type(0), value)
         yield Emulation(order, 0, _back(value, held[0], dim), order in SHALLOW)
 
 
