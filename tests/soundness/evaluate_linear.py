@@ -84,8 +84,9 @@ class _Matrix:
         self.start = start.reshape(-1)
         self.counts = used.sum(-1)
         shared = np.where(used.any(-1), np.abs(dense).max(-1), 1.0)
-        self.average = "backward" not in call.form.name and bool(((self.weight == shared[:, None]) | (self.weight == 0)).all()
-                            and (shared != 1).any())
+        alike = bool(((self.weight == shared[:, None]) | (self.weight == 0)).all())
+        forward = "backward" not in call.form.name
+        self.average = forward and alike and bool((shared != 1).any())
 
 
 _known: OrderedDict[Any, _Matrix] = OrderedDict()

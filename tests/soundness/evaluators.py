@@ -1,7 +1,7 @@
 """Which packets have emulated evaluations, and how one is made.
 
-An evaluator takes a call, the results that torch gave (for their shapes and dtypes) and a generator,
-and yields other correct results of the same call: another order, fused or not.
+An evaluator takes a call, the results that torch gave (for their shapes and dtypes) and a
+generator, and yields other correct results of the same call: another order, fused or not.
 """
 
 from __future__ import annotations

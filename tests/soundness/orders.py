@@ -1,7 +1,8 @@
 """Sums and products of sums in a chosen format and order, in NumPy.
 
-Terms are arrays ``[..., n]`` of float32 or float64, the accumulator's format; NumPy's ``accumulate``
-adds one after the other in that format.  Half formats accumulate in fp32, as the contracts say.
+Terms are arrays ``[..., n]`` of float32 or float64, the accumulator's format; NumPy's
+``accumulate`` adds one after the other in that format.  Half formats accumulate in fp32, as the
+contracts say.
 
 A fused multiply-add is emulated.  For fp32 the product is exact in float64, the addition there is
 rounded to 53 bits and then to 24: a double rounding, at most ``2^-30`` of an ulp above half of one.

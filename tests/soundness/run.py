@@ -46,23 +46,23 @@ class Job:
 
 def spec_of(packet: str, dtype: str) -> OpSpec:
     """The spec that checks calls of this dtype."""
-    specs = complex_specs() if dtype in COMPLEX else all_specs()
-    return next(s for s in specs if s.packet == packet)
+    return next(s for s in specs_of(dtype) if s.packet == packet)
 
 
-def attackable() -> Iterator[tuple[str, OpSpec, str]]:
-    """Dtype, spec, and why it cannot be attacked (empty where it can)."""
-    for dtypes, specs in ((FLOATS, all_specs()), (COMPLEX, complex_specs())):
-        for spec in specs:
-            for dtype in dtypes:
-                if not spec.judged:
-                    yield dtype, spec, "no bound: random, or checked by an exact fact alone"
-                elif spec.samples is None:
-                    yield dtype, spec, "runs on a CUDA device only"
-                elif not Samples(spec, getattr(torch, dtype), 0).calls:
-                    yield dtype, spec, "no samples in any floating dtype on a CPU"
-                else:
-                    yield dtype, spec, ""
+def specs_of(dtype: str) -> tuple[OpSpec, ...]:
+    """The specs that may check calls of a dtype."""
+    return complex_specs() if dtype in COMPLEX else all_specs()
+
+
+def why_not(spec: OpSpec, dtype: str) -> str:
+    """Why a spec cannot be attacked in a dtype; empty where it can."""
+    if not spec.judged:
+        return "no bound: random, or checked by an exact fact alone"
+    if spec.samples is None:
+        return "runs on a CUDA device only"
+    if not Samples(spec, getattr(torch, dtype), 0).calls:
+        return "no samples in any floating dtype on a CPU"
+    return ""
 
 
 def run_job(job: Job) -> Cell:
@@ -84,13 +84,14 @@ def main(arguments: list[str]) -> int:
     asked = parser.parse_args(arguments)
 
     jobs, skipped = [], {}
-    for dtype, spec, why in attackable():
-        if asked.families is not None and spec.family not in asked.families:
-            continue
-        if why:
-            skipped[spec.packet] = why
-        elif dtype in asked.dtypes:
-            jobs.append(Job(spec.packet, spec.family, dtype, seed=asked.seed))
+    for dtype in asked.dtypes:
+        for spec in specs_of(dtype):
+            if asked.families is not None and spec.family not in asked.families:
+                continue
+            if why := why_not(spec, dtype):
+                skipped[spec.packet] = why
+            else:
+                jobs.append(Job(spec.packet, spec.family, dtype, seed=asked.seed))
     attacked = {job.packet for job in jobs}
     skipped = {packet: why for packet, why in skipped.items() if packet not in attacked}
     sizes = Counter((job.family, job.dtype) for job in jobs)

@@ -104,13 +104,15 @@ def _subnormal(rng: Rng, n: int, fmt: Format) -> F64:
 
 
 def _every_pattern(rng: Rng, n: int, fmt: Format) -> F64:
-    """All numbers of a half format in order, by turns."""
+    """All finite numbers of a half format in order; 0 for the patterns of the others."""
     pattern = np.arange(n) + rng.integers(2**16)
-    size = 1 << (fmt.precision - 1)
+    size, exponents = 1 << (fmt.precision - 1), fmt.emax - fmt.emin + 3
     low = pattern % size / size
-    exponent = pattern // size % (fmt.emax - fmt.emin + 2)
-    normal = np.ldexp(1 + low, exponent + fmt.emin - 1)
-    return np.where(pattern >> 15 & 1, -1.0, 1.0) * np.where(exponent, normal, low * fmt.tiny)
+    exponent = pattern // size % exponents
+    normal = np.ldexp(1 + low, np.minimum(exponent, exponents - 2) + fmt.emin - 1)
+    found = np.where(exponent, normal, low * fmt.tiny)
+    found = np.where(exponent == exponents - 1, 0.0, found)
+    return np.where(pattern // (size * exponents) % 2, -1.0, 1.0) * found
 
 
 def _special(rng: Rng, n: int, fmt: Format) -> F64:
