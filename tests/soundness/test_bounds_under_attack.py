@@ -51,7 +51,8 @@ def _attack(packet: str, dtype: str, shrunk: float) -> Cell:
     ("convolution", "bfloat16", 2), ("_log_softmax", "float32", 4), ("exp", "bfloat16", 2),
     ("native_layer_norm", "float16", 2), ("native_batch_norm", "bfloat16", 4),
     ("add", "float16", 4), ("cumsum", "float32", 2), ("var", "bfloat16", 2),
-    ("linalg_vector_norm", "bfloat16", 2), ("mse_loss", "float32", 4), ("_fused_adamw", "bfloat16", 4),
+    ("linalg_vector_norm", "bfloat16", 2), ("mse_loss", "float32", 4),
+    ("_fused_adamw", "bfloat16", 4),
     ("_scaled_dot_product_flash_attention_for_cpu", "bfloat16", 4),
 ])
 def test_a_bound_that_is_too_small_is_broken(packet: str, dtype: str, shrunk: float) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sdc_guard.formats import Format
+from sdc_guard.formats import FLOAT16, Format
 
 F64 = NDArray[np.float64]
 Rng = np.random.Generator
@@ -104,7 +104,10 @@ def _subnormal(rng: Rng, n: int, fmt: Format) -> F64:
 
 
 def _every_pattern(rng: Rng, n: int, fmt: Format) -> F64:
-    """All finite numbers of a half format in order; 0 for the patterns of the others."""
+    """All finite numbers of a half format in order, 0 for the patterns of infinities and NaN; any
+    numbers of a wider format."""
+    if fmt.precision > FLOAT16.precision:
+        return _bits(rng, n, fmt)
     pattern = np.arange(n) + rng.integers(2**16)
     size, exponents = 1 << (fmt.precision - 1), fmt.emax - fmt.emin + 3
     low = pattern % size / size
