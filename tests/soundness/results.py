@@ -39,6 +39,20 @@ def as_json(stamp: Stamp, cells: list[Cell], skipped: dict[str, str], asked: dic
     return json.dumps(whole, indent=1) + "\n"
 
 
+def read(folder: Path) -> tuple[Stamp, list[Cell], dict[str, str]] | None:
+    """Stamp, cells, and what was not attacked, of a file in the folder; None where there is
+    none."""
+    path = folder / "soundness.json"
+    if not path.exists():
+        return None
+    whole = json.loads(path.read_text())
+    for row in whole["cells"]:
+        for bound in ("contract", "proof", "flushed"):
+            row[bound]["ratio"] = float(str(row[bound]["ratio"]).replace("infinite", "inf"))
+    return (msgspec.convert(whole["stamp"], Stamp), msgspec.convert(whole["cells"], list[Cell]),
+            whole["not_attacked"])
+
+
 def broken(cells: list[Cell]) -> list[str]:
     """One line for each broken bound found."""
     return [f"{cell.packet} {cell.dtype}: {text}" for cell in cells for text in cell.broken]

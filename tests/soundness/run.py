@@ -20,11 +20,11 @@ from pathlib import Path
 
 import torch
 
-from sdc_guard.bench.results import _told, make_stamp
+from sdc_guard.bench.results import _joined, _told, make_stamp
 from sdc_guard.ops import OpSpec, all_specs, complex_specs
 from tests.soundness.attack import Cell, attack_cell
 from tests.soundness.cases import Samples
-from tests.soundness.results import as_json, as_page, broken, write
+from tests.soundness.results import as_json, as_page, broken, read, write
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 COMPLEX = ("complex128", "complex64")
@@ -81,6 +81,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--evaluations", type=int, default=100_000, help="result elements")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--add", action="store_true",
+                        help="keep what a file in the folder says of other ops and dtypes")
     asked = parser.parse_args(arguments)
 
     jobs, skipped = [], {}
@@ -101,12 +103,19 @@ def main(arguments: list[str]) -> int:
     cells = list(_cells(jobs, asked.processes))
     command = " ".join(["python -m tests.soundness.run", *_without_out(arguments)])
     stamp = make_stamp(command, asked.seed)
-    limits = {"examples": asked.examples, "evaluations": asked.evaluations}
-    write(asked.out, as_json(stamp, cells, skipped, limits),
-          as_page(_told(stamp), cells, skipped))
     found = broken(cells)
     print(f"{len(cells)} pairs of op and dtype, {sum(c.evaluations for c in cells):,} "
           f"evaluations: {len(found)} broken bounds")
+    if asked.add and (before := read(asked.out)) is not None:
+        made = {(c.packet, c.dtype) for c in cells}
+        kept = [c for c in before[1] if (c.packet, c.dtype) not in made]
+        stamp = _joined(before[0], stamp)
+        cells = sorted([*kept, *cells], key=lambda c: (c.dtype, c.packet))
+        skipped = {packet: why for packet, why in (before[2] | skipped).items()
+                   if all(c.packet != packet for c in cells)}
+    limits = {"examples": asked.examples, "evaluations": asked.evaluations}
+    write(asked.out, as_json(stamp, cells, skipped, limits),
+          as_page(_told(stamp), cells, skipped))
     return 1 if found else 0
 
 

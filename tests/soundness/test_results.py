@@ -21,8 +21,11 @@ def test_a_run_writes_every_figure(tmp_path: Path) -> None:
     assert cells["aten.cumsum"]["evaluations"] > 100
     assert 0 < cells["aten.cumsum"]["proof"]["ratio"] <= 1
     assert cells["aten.cummax"]["tightness"] is None
+    assert main(["--out", str(tmp_path), "--families", "scan", "--dtypes", "bfloat16", "--add",
+                 "--examples", "1", "--evaluations", "1"]) == 0
     page = (tmp_path / "soundness.md").read_text()
     assert "| scan | float32 | 5 |" in page
+    assert "| scan | bfloat16 | 5 |" in page
     assert "aten.cummax" in page.split("## Exact")[1]
 
 
