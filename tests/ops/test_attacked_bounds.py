@@ -37,8 +37,8 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     yield ("a product of two overflows before the third is 0", aten._trilinear.default,
            (_full(2, 3, value=300, dtype=half), _full(4, 3, 2, value=300, dtype=half),
             torch.zeros(2, 2, dtype=half), [1, 3], [0], [1, 2], [2, 3]))
-    yield ("b c overflows before v makes it small", aten.addcmul.default,
-           (_full(8, value=1.0), _full(8, value=1e30), _full(8, value=1e30)))
+    yield ("v b overflows before c makes it small", aten.addcmul.default,
+           (_full(8, value=1.0), _full(8, value=1e30), _full(8, value=1e-30)))
     x = torch.linspace(-0.07, 0.08, 12 * 20).reshape(1, 12, 20)
     yield ("w r overflows before x makes it small", aten.native_group_norm.default,
            (x, _full(12, value=HUGE), None, 1, 12, 20, 3, 1e-5))
@@ -47,11 +47,11 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
            (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
             [True, True, True]))
     rows = y.reshape(4, 12)
-    yield ("a sum of gradients overflows", aten.native_layer_norm_backward.default,
-           (_full(4, 12, value=1e38), rows, [12], rows.mean(1, keepdim=True),
+    yield ("dy x overflows before the weight", aten.native_layer_norm_backward.default,
+           (_full(4, 12, value=HUGE), rows, [12], rows.mean(1, keepdim=True),
             1 / rows.std(1, keepdim=True), _full(12, value=0.01), None, [True, False, False]))
     yield ("x r overflows before the weight", aten._native_batch_norm_legit_no_training.default,
-           (_full(2, 3, 4, value=HUGE), _full(3, value=1e-20), None, torch.zeros(3),
+           (_full(2, 3, 8, value=HUGE)[..., ::2], _full(3, value=1e-20), None, torch.zeros(3),
             _full(3, value=0.25), 0.1, 1e-5))
     z = torch.tensor([[0.0, 1e20, 5.0]])
     yield ("a squared margin overflows before its weight", aten.multi_margin_loss.default,
@@ -60,10 +60,10 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
            (_full(40, 3, value=1e-3, dtype=half), torch.zeros(40, dtype=torch.int64),
             _full(3, value=2048.0, dtype=half), 1, -100))
     yield ("alpha B overflows beside a 0", aten.addbmm.default,
-           (torch.zeros(4), torch.eye(4).expand(2, 4, 4).clone(), _full(2, 4, 4, value=HUGE)))
+           (torch.zeros(19), torch.zeros(3, 17, 24), _full(3, 24, 19, value=HUGE)))
     yield ("our own share of a subnormal gradient is 0", aten._adaptive_avg_pool3d_backward.default,
-           (_full(1, 1, 2, 2, 2, value=2.0**-1074, dtype=torch.float64),
-            torch.zeros(1, 1, 3, 5, 5, dtype=torch.float64)))
+           (torch.arange(144, dtype=torch.float64).reshape(2, 3, 2, 4, 3) * 2.0**-1074,
+            torch.zeros(2, 3, 5, 6, 7, dtype=torch.float64)))
     yield ("a long prefix is rounded here too", aten.cumsum.default,
            (torch.tensor([1.0] + [2.0**-53 * (1 - 2.0**-50)] * 6, dtype=torch.float64), 0))
     yield ("a last offset that is not the last", aten._embedding_bag.default,
@@ -73,7 +73,7 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
 
 
 CASES = {name: (op, args) for name, op, args in _calls()}
-NAMED = {"b c overflows before v makes it small": {"value": 1e-30},
+NAMED = {"v b overflows before c makes it small": {"value": 1e30},
          "alpha B overflows beside a 0": {"alpha": -2}}
 
 
