@@ -29,7 +29,7 @@ from tests.soundness.judging import Score, references_of, scores
 from tests.soundness.judging import score as score_of
 from tests.soundness.values import Fill, drawn_fill, fills
 
-LINE = 4096
+LINE = 2048
 """Elements of a line of an elementwise call in most attacks."""
 MOST_ELEMENTS = 300_000
 """Calls with larger operands are attacked rarely."""
@@ -228,7 +228,7 @@ def attacks(num_samples: int) -> st.SearchStrategy[Attack]:
 
 
 def attack_cell(
-    spec: OpSpec, dtype: torch.dtype, *, examples: int, evaluations: int, min_calls: int = 60,
+    spec: OpSpec, dtype: torch.dtype, *, examples: int, evaluations: int, min_calls: int = 24,
     max_calls: int = 800, seed: int = 0, shrunk: float = 1.0,
 ) -> Cell:
     """All attacks on one packet in one dtype."""

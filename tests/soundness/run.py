@@ -28,7 +28,7 @@ from tests.soundness.results import as_json, as_page, broken, read, write
 
 FLOATS = ("float64", "float32", "bfloat16", "float16")
 COMPLEX = ("complex128", "complex64")
-LEAST_EXAMPLES = 12
+LEAST_EXAMPLES = 6
 """Hypothesis examples of a packet in a dtype, however many share the family's."""
 
 

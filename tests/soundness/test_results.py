@@ -37,6 +37,7 @@ def test_broken_and_loose_bounds_are_listed() -> None:
     page = as_page("stamp", [cell], {"aten.y": "no device"})
     assert "1 broken bounds" in page
     assert "- aten.x float32: 1e+03; worst by here" in page
+    assert "- aten.median: only" in page
     assert "- aten.y: no device" in page
 
 
