@@ -43,8 +43,8 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     yield ("w r overflows before x makes it small", aten.native_group_norm.default,
            (x, _full(12, value=HUGE), None, 1, 12, 20, 3, 1e-5))
     y, mean, rstd = _norm_operands()
-    yield ("the gradient's sum overflows before the weight", aten.native_group_norm_backward.default,
-           (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
+    yield ("the gradient's sum overflows before the weight",
+           aten.native_group_norm_backward.default, (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
             [True, True, True]))
     rows = y.reshape(4, 12)
     yield ("dy x overflows before the weight", aten.native_layer_norm_backward.default,
@@ -67,9 +67,16 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     yield ("a long prefix is rounded here too", aten.cumsum.default,
            (torch.tensor([1.0] + [2.0**-53 * (1 - 2.0**-50)] * 6, dtype=torch.float64), 0))
     yield ("a last offset that is not the last", aten._embedding_bag.default,
-           (torch.rand(9, 5), torch.arange(8), torch.tensor([0, 3, 5]), False, 0, False, None, True))
+           (torch.rand(9, 5), torch.arange(8), torch.tensor([0, 3, 5]), False, 0, False, None,
+            True))
     yield ("an expanded operand is made distinct", aten.as_strided_scatter.default,
            (torch.rand(1, 7).expand(9, 7), torch.rand(4, 3), [4, 3], [7, 2], 3))
+    yield ("x log x overflows before x is taken off", aten.lgamma.default,
+           (_full(40, value=4.08e36),))
+    weight = torch.rand(4, 3, 4, dtype=torch.bfloat16)
+    weight[1, 2, 0] = float("nan")
+    yield ("0 times NaN where nothing is added", aten.convolution.default,
+           (torch.ones(3, 4, 7, dtype=torch.bfloat16), weight, None, [3], [0], [1], True, [0], 2))
 
 
 CASES = {name: (op, args) for name, op, args in _calls()}

@@ -54,6 +54,8 @@ IN_ONE = {
 """By packet, the operand in which the first result is affine with weights that no format rounds, or
 the reciprocal of a count."""
 
+ADDENDS = ("self", "bias")
+
 NARROW = frozenset(("scatter_add", "index_add", "embedding_dense_backward"))
 """What adds in the storage format: the proof must hold there too."""
 
@@ -70,12 +72,15 @@ class _Matrix:
         x = call[name]
         zero = call.replaced(**{name: torch.zeros(x.shape, dtype=torch.float64)})
         start = bits.values(zero.run()[0])
+        # What is added must not swallow the unit.
+        added = [n for n in ADDENDS if n != name and isinstance(call.get(n), Tensor)]
+        bare = zero.replaced(**{n: torch.zeros_like(call[n]) for n in added})
         columns = []
         for k in range(x.numel()):
             unit = torch.zeros(x.numel(), dtype=torch.float64)
             unit[k] = 1.0
-            image = bits.values(zero.replaced(**{name: unit.view(x.shape)}).run()[0])
-            columns.append((image - start).reshape(-1))
+            image = bits.values(bare.replaced(**{name: unit.view(x.shape)}).run()[0])
+            columns.append(image.reshape(-1))
         dense = np.stack(columns, axis=-1)
         used = dense != 0
         count = max(int(used.sum(-1).max(initial=0)), 1)
@@ -85,8 +90,8 @@ class _Matrix:
         self.counts = used.sum(-1)
         shared = np.where(used.any(-1), np.abs(dense).max(-1), 1.0)
         alike = bool(((self.weight == shared[:, None]) | (self.weight == 0)).all())
-        forward = "backward" not in call.form.name
-        self.average = forward and alike and bool((shared != 1).any())
+        plain = "backward" not in call.form.name and not start.any()
+        self.average = plain and alike and bool((shared != 1).any())
 
 
 _known: OrderedDict[Any, _Matrix] = OrderedDict()
