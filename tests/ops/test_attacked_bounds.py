@@ -44,7 +44,8 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
            (x, _full(12, value=HUGE), None, 1, 12, 20, 3, 1e-5))
     y, mean, rstd = _norm_operands()
     yield ("the gradient's sum overflows before the weight",
-           aten.native_group_norm_backward.default, (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
+           aten.native_group_norm_backward.default,
+           (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
             [True, True, True]))
     rows = y.reshape(4, 12)
     yield ("dy x overflows before the weight", aten.native_layer_norm_backward.default,
