@@ -78,6 +78,10 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     weight[1, 2, 0] = float("nan")
     yield ("0 times NaN where nothing is added", aten.convolution.default,
            (torch.ones(3, 4, 7, dtype=torch.bfloat16), weight, None, [3], [0], [1], True, [0], 2))
+    drawn = torch.rand(2, 3, 7, 5, generator=torch.Generator().manual_seed(0)) - 0.5
+    near_max = (drawn + drawn.sign() / 2) * 3.38e38
+    yield ("a row overflows before the column's weights", aten.upsample_bicubic2d.default,
+           (near_max.bfloat16(), [12, 9], False))
 
 
 CASES = {name: (op, args) for name, op, args in _calls()}
