@@ -89,9 +89,7 @@ def _dims(call: HostCall, sizes: tuple[int, ...], outs: tuple[int, ...], u: floa
 
 
 def linear(call: HostCall) -> tuple[Reference | None, ...]:
-    """The weighted mean of the nearest elements along each dimension.  Kernels find the places of
-    half formats in fp32 (``opmath_t`` in ``UpSampleKernel.cpp``, ``accscalar_t`` on CUDA); a CPU
-    may store weights and sums in the half format: the contract."""
+    """The weighted mean of the nearest elements along each dimension."""
     held = call.held[0]
     if not is_covered_float(held.dtype):
         return (None,)
@@ -100,15 +98,15 @@ def linear(call: HostCall) -> tuple[Reference | None, ...]:
     found = weighted(x, _dims(call, sizes, outs, fmt.u), fmt, held, FORMULA)
     if acc is fmt:
         return (found,)
+    # Kernels find the places of half formats in fp32 (``opmath_t`` in ``UpSampleKernel.cpp``,
+    # ``accscalar_t`` on CUDA); a CPU may store weights and sums in the half format: the contract.
     stored = [(w, b + fmt.u * (w + b)) for w, b in _dims(call, sizes, outs, acc.u)]
     near = weighted(x, stored, fmt, held, FORMULA)
     return (replace(found, contract=np.minimum(near.contract, found.contract)),)
 
 
 def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
-    """Each element adds its shares of the gradients.  A CPU computes weights of half formats and
-    adds in fp32 (``cpu_upsample_linear_backward`` in ``UpSampleMoreKernel.cpp``, ``opmath_t``);
-    CUDA adds with atomics in the storage format."""
+    """Each element adds its shares of the gradients."""
     held = call.held[0]
     if not is_covered_float(held.dtype):
         return (None,)
@@ -121,6 +119,8 @@ def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
     found, acc = in_format(fmt), accumulator_of(held.dtype)
     if acc is fmt or held.device.type != "cpu":
         return (found,)
+    # A CPU computes weights of half formats and adds in fp32 (``cpu_upsample_linear_backward`` in
+    # ``UpSampleMoreKernel.cpp``, ``opmath_t``); CUDA adds with atomics in the storage format.
     return (replace(found, contract=np.minimum(in_format(acc).contract, found.contract)),)
 
 
