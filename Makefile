@@ -5,7 +5,7 @@
 #   PIP_ARGS="..."         more arguments for pip, for example --find-links DIR
 #   PYTEST_ARGS="..."      more arguments for pytest, for example -k row_sum
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
-#   CATALOGUE_ARGS, MODELS_ARGS  more arguments for test-catalogue and test-models
+#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS  more arguments for test-catalogue and so on
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,6 +14,7 @@ PYTEST_ARGS ?=
 DEMO_ARGS ?=
 CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
+SOUNDNESS_ARGS ?=
 BENCH_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-catalogue test-models test-gpu lint types bench bench-gpu clean
+.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-gpu lint types bench bench-gpu clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -54,6 +55,9 @@ test-catalogue: install ## torch's operator catalogue under the guard: about 15 
 	$(BIN)/python -m tests.catalogue.run $(CATALOGUE_ARGS)
 	$(BIN)/python -m tests.catalogue.run --flips 2 $(CATALOGUE_ARGS)
 	$(BIN)/python -m tests.catalogue.run --repeated 1 $(CATALOGUE_ARGS)
+
+test-soundness: install ## correct evaluations try to break every bound: about 30 minutes
+	$(BIN)/python -m tests.soundness.run $(SOUNDNESS_ARGS)
 
 test-models: $(VENV)/.models ## 20 real architectures, tiny, with and without the guard: minutes
 	$(BIN)/python -m tests.models.run $(MODELS_ARGS)

@@ -154,6 +154,16 @@ def input_gradient_error(
     )
 
 
+def input_gradient_size(grad: Array, x: Array, mean: Array, rstd: Array) -> Array:
+    """The largest intermediate of ``dx``: ``r^3``, ``D``, ``S``, ``beta (|x| + |m|)`` and what they
+    are made of; ``grad`` is ``dy g``, or ``dy`` where a kernel multiplies by g later."""
+    abs_grad, abs_x, abs_mean = np.abs(grad), np.abs(x), np.abs(mean)
+    total = abs_grad.sum(-1, keepdims=True)
+    moment = (abs_grad * abs_x).sum(-1, keepdims=True) + total * (1 + abs_mean)
+    cubed = (1 + np.abs(rstd)) ** 3
+    return np.asarray(cubed * (1 + moment * (1 + (abs_x + abs_mean) / x.shape[-1])))
+
+
 def weight_gradient_error(
     grad: Array, x: Array, mean: Array, rstd: Array, depth: float, u: float, eta: float
 ) -> Array:

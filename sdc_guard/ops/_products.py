@@ -62,6 +62,14 @@ def misread_number(call: HostCall, name: str) -> float:
     return abs(float(nearest(number, out)) - number)
 
 
+def factor_reach(alpha: float, a_MK: F64, b_KN: F64) -> F64:
+    """``|alpha| max(|a|, |b|)`` of each row and column, [M, N]: some kernels multiply a factor by
+    alpha first, and an infinity times a 0 is NaN."""
+    rows = np.abs(a_MK).max(-1, initial=0.0)[..., :, None]
+    columns = np.abs(b_KN).max(-2, initial=0.0)[..., None, :]
+    return np.asarray(abs(alpha) * np.maximum(rows, columns))
+
+
 def affine_reference(
     call: HostCall, addend: NDArray[Any], a_MK: F64, b_KN: F64
 ) -> tuple[F64, F64, F64]:
@@ -71,7 +79,8 @@ def affine_reference(
     may be the first term of the sum.  ``beta = 0`` ignores C0, NaN included; with ``alpha = 0``
     BLAS may ignore a product that is not finite, so there the size is infinite: not judged.  Some
     kernels multiply a factor by alpha before the product (MKL's complex ones of inner dimension 1):
-    where that underflows, eta is multiplied by the other factor.
+    where that underflows, eta is multiplied by the other factor; where it overflows, see
+    :func:`factor_reach`.
     """
     alpha, beta = float(call.get("alpha", 1)), float(call.get("beta", 1))
     product, error, abs_product = product_reference(call, a_MK, b_KN)
@@ -80,6 +89,7 @@ def affine_reference(
     size = max(abs(alpha), 1.0) * abs_product + np.abs(start)
     if not alpha:
         size = np.where(np.isfinite(abs_product), size, np.inf)
+    size = np.maximum(size, factor_reach(alpha, a_MK, b_KN))
     expected = start + alpha * product
     acc = accumulator_of(call[operand_names(call.call)[1]].dtype)
     k = a_MK.shape[-1]

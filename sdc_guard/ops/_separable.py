@@ -50,5 +50,11 @@ def weighted(x: F64, pairs: Sequence[tuple[F64, F64]], fmt: Format, held: Tensor
                            for n in (terms, terms if depth is None else min(depth, terms)))
         proof, contract = (e + rounding(np.abs(expected) + e, format_of(held.dtype))
                            for e in (proof, contract))
-    magnitude = wide if np.isfinite(x).all() else np.inf
+        # A kernel works one dimension after the other: what is there before the small weights of
+        # the last one may be larger than the result.
+        dims = tuple(range(x.ndim - len(pairs), x.ndim))
+        reach = size.max(axis=dims, keepdims=True, initial=0.0)
+        for w, b in pairs:
+            reach = reach * max(1.0, float((np.abs(w) + b).sum(1).max(initial=0)))
+    magnitude = np.maximum(wide, reach) if np.isfinite(x).all() else np.inf
     return Reference(expected, proof, contract, formula, magnitude)

@@ -125,6 +125,15 @@ def sign(call: HostCall) -> tuple[Array, Array, int]:
     return np.nan_to_num(np.sign(a)), np.abs(a), 0
 
 
+def _unless_lost(call: HostCall, size: Array, *intermediates: Array) -> Array:
+    """The size; infinite where an intermediate overflows before another factor makes it small."""
+    if not is_covered_float(call.held[0].dtype):
+        return size
+    most = compute_format(call.out_format()).max
+    lost = [~(np.abs(x) < most) & np.isfinite(size) for x in intermediates]
+    return np.where(np.logical_or.reduce(np.broadcast_arrays(*lost)), np.inf, size)
+
+
 def _underflow(call: HostCall, *factors: Array) -> Array:
     """An intermediate that underflows is off by eta, times the factor that still comes."""
     if not is_covered_float(call.held[0].dtype):
@@ -140,8 +149,9 @@ def _underflow(call: HostCall, *factors: Array) -> Array:
 def addcmul(call: HostCall) -> tuple[Array, Array, int]:
     """``a + v b c``."""
     a = operand(call, "self")
-    term = call.number("value") * operand(call, "tensor1") * operand(call, "tensor2")
-    return a + term, _size(a, term, a + term), 4
+    v, b, c = call.number("value"), operand(call, "tensor1"), operand(call, "tensor2")
+    term = v * b * c
+    return a + term, _unless_lost(call, _size(a, term, a + term), v * b, b * c), 4
 
 
 @pointwise(aten.addcdiv, formula="4 roundings of max(|a|, |v b / c|, |result|), underflow",
@@ -151,8 +161,9 @@ def addcmul(call: HostCall) -> tuple[Array, Array, int]:
 def addcdiv(call: HostCall) -> tuple[Array, Array, int]:
     """``a + v b / c``."""
     a = operand(call, "self")
-    term = call.number("value") * operand(call, "tensor1") / operand(call, "tensor2")
-    return a + term, _size(a, term, a + term), 4
+    v, b, c = call.number("value"), operand(call, "tensor1"), operand(call, "tensor2")
+    term = v * b / c
+    return a + term, _unless_lost(call, _size(a, term, a + term), v * b, b / c), 4
 
 
 @pointwise(aten.lerp, formula="5 roundings of the largest of |a|, |b|, |b - a|, |w (b - a)|",

@@ -103,15 +103,15 @@ def symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...
     return (*moved, negate(name), RERUN)
 
 
-def _mean_reference(expected: F64, size: F64, num_terms: int, compute: Format, held: Tensor
-                    ) -> Reference:
+def _mean_reference(expected: F64, size: F64, num_terms: int, compute: Format, held: Tensor,
+                    touched: F64 | None = None) -> Reference:
     out = format_of(held.dtype)
     error = gamma(num_terms + 1, compute.u) * size + own_rounding(num_terms + 4, size)
     error = error + (num_terms + 1) * compute.eta
     if compute is not out:
         error = error + rounding(np.abs(expected) + error, out)
-    # An element in no window is exactly 0.
-    error = np.where(size == 0.0, 0.0, error)
+    # An element in no window is exactly 0; the size of others may underflow.
+    error = np.where((size if touched is None else touched) == 0.0, 0.0, error)
     return Reference(expected, error, error, "gamma_{K+1} sum|x| / div + rounding", size)
 
 
@@ -176,8 +176,9 @@ def avg_pool_backward(call: HostCall) -> tuple[Reference | None, ...]:
         transposed = [m.T for m in matrices]
         size = applied(np.abs(shares), transposed)
         terms = math.prod(int(m.sum(0).max(initial=0)) for m in matrices)
+        touched = applied((grad != 0).astype(np.float64), transposed)
         return (_mean_reference(applied(shares, transposed), size, terms + 1,
-                                format_of(held.dtype), held),)
+                                format_of(held.dtype), held, touched),)
 
 
 def _with_size(reference: Reference, size: F64) -> Reference:

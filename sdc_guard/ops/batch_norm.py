@@ -253,8 +253,9 @@ def forward(call: HostCall) -> tuple[Reference | None, ...]:
         u = terms.u + FLOAT64.u
         limits = [norms.forward_error(x, m, weight, y, u) + 2 * u * np.abs(bias)
                   + 4 * terms.eta * (1 + np.abs(m.mean) + np.abs(x)) for m in moments]
-        size = np.abs(weight) * (np.abs(m.rstd) * (1 + np.abs(x) + np.abs(m.mean)) + 1
-                                 ) + np.abs(bias) + np.abs(x) + np.abs(m.mean)
+        # Kernels scale by ``w r`` first, or x and m by r before the weight makes them small.
+        reach = 1 + np.abs(x) + np.abs(m.mean)
+        size = (1 + np.abs(weight)) * (1 + np.abs(m.rstd)) * reach + np.abs(bias)
         if training:
             size = size + x.shape[-1] * (proof.var + np.abs(m.mean))
         references[first] = _stored(

@@ -133,7 +133,8 @@ def _grouped_weight(weight: F64, groups: int) -> F64:
 
 
 def _largest(*arrays: F64) -> float:
-    return max((float(np.max(np.abs(a), initial=0.0)) for a in arrays), default=0.0)
+    """The largest size of an element; NaN if one is (Python's ``max`` would drop it)."""
+    return float(np.max([np.max(np.abs(a), initial=0.0) for a in arrays], initial=0.0))
 
 
 def _dot_reference(

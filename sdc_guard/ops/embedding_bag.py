@@ -60,6 +60,16 @@ def _bags(call: HostCall) -> tuple[Array, Array, Array, int]:
     return index[kept], bag[kept], np.flatnonzero(kept), start.size
 
 
+def _open_end(call: HostCall, num_bags: int) -> Array:
+    """[B, 1]: infinite for the last bag where an included last offset is not the number of
+    indices, as it is documented to be: some kernels end the bag there, others at the last index."""
+    limit = np.zeros((num_bags, 1))
+    ends = call.get("include_last_offset") and num_bags
+    if ends and bits.values(call["offsets"])[-1] != call["indices"].numel():
+        limit[-1] = np.inf
+    return limit
+
+
 def _rotated(call: BoundCall, visit: int) -> tuple[Tensor | None, ...]:
     """Row v of the table becomes row v + s, and every index with it."""
     table, padding = call["weight"], int(call["padding_idx"])
@@ -95,13 +105,14 @@ def _samples(op: Any) -> Any:
         if dtype not in FLOATS:
             return []
         draw, index, start = _drawn_bags(generator, dtype)
+        ends = torch.cat([start, torch.tensor([index.numel()])])
         calls: SampleList = []
         for mode in (SUM, MEAN, MAX):
             calls += [
                 (op.default, (draw(23, 37), index, start, False, mode), {}),
                 (op.default, (draw(23, 64), index.int(), start.int(), False, mode, False, None,
                               False, 3), {}),
-                (op.default, (draw(37, 23).t(), index, start, False, mode, False, None, True), {}),
+                (op.default, (draw(37, 23).t(), index, ends, False, mode, False, None, True), {}),
             ]
         calls.append((op.default, (draw(23, 37), index, start, False, SUM, False, draw(40)), {}))
         return calls
@@ -150,7 +161,8 @@ def embedding_bag(call: HostCall) -> tuple[Reference | None, ...]:
         unclear = np.zeros(largest.shape, dtype=bool)
         np.logical_or.at(unclear, bag, np.isnan(table[index]))
         largest = np.where(unclear, bits.values(held), largest)
-        return (Reference(largest, 0.0, 0.0, "exact"), *nothing)
+        open_end = np.broadcast_to(_open_end(call, num_bags), largest.shape)
+        return (Reference(largest, open_end, open_end, "exact"), *nothing)
     rows = table[index]
     weighted = call.get("per_sample_weights") is not None
     if weighted:
@@ -171,7 +183,7 @@ def embedding_bag(call: HostCall) -> tuple[Reference | None, ...]:
         if call["mode"] == MEAN:
             error = error + 3 * rounding(np.abs(expected) + error, out)
         limits.append(np.where(count > (0 if weighted or call["mode"] == MEAN else 1), error, 0.0))
-    proof, contract = limits
+    proof, contract = (limit + _open_end(call, num_bags) for limit in limits)
     return (Reference(expected, np.maximum(proof, contract), contract,
                       "(n + 1) u sum|w W| in fp32, rounding to the storage format", size), *nothing)
 
@@ -186,6 +198,7 @@ def _broken(call: BoundCall, held: tuple[Tensor, ...]) -> Any:
         return None
     _, bag, _, num_bags = _bags(HostCall(call, held))
     filled = np.bincount(bag, minlength=num_bags)[:, None] > 0
+    filled &= np.isfinite(_open_end(HostCall(call, held), num_bags))
     inside = (named >= 0) & (named < table.shape[0])
     found = table[np.where(inside, named, 0), np.arange(table.shape[1])]
     wrong = filled & ~np.isnan(value) & ~(inside & (found == value))

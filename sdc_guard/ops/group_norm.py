@@ -219,7 +219,9 @@ def group_norm(call: HostCall) -> tuple[Reference | None, ...]:
         lost_mean, lost_square = norms.out_of_range(x, acc.max)
         root = np.sqrt((x * x).sum(-1, keepdims=True))
         root = np.where(np.logical_or(lost_mean, lost_square), np.inf, root)
-        size = root + np.abs(weight) * p.rstd * (np.abs(x) + np.abs(p.mean)) + np.abs(bias)
+        # Kernels scale by ``w r`` first, and may scale x and m before they subtract them.
+        size = root + (1 + np.abs(weight)) * p.rstd * (1 + np.abs(x) + np.abs(p.mean))
+        size = size + np.abs(bias)
     return (
         _stored(held[0], y, p_error, c_error,
                 "|w| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u |.|", size),
@@ -251,10 +253,8 @@ def group_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
             s = (weighted * centred).sum(-1, keepdims=True) * rstd * rstd
             expected = rstd * (weighted - (weighted.sum(-1, keepdims=True) + centred * s) / n)
             error = norms.input_gradient_error(weighted, x, mean, rstd, n, u, eta)
-            total = np.abs(weighted).sum(-1, keepdims=True)
-            moment = (np.abs(weighted) * np.abs(x)).sum(-1, keepdims=True)
-            size = (1 + np.abs(rstd)) ** 3 * (total * (1 + np.abs(mean)) + moment) + np.abs(
-                expected)
+            size = np.abs(expected) + np.maximum(
+                *(norms.input_gradient_size(g, x, mean, rstd) for g in (grad, weighted)))
             references[0] = _stored(held[0], expected, error, error,
                                     "D_beta |x - m| + 6 u |beta| (|x| + |m|) + ...", size)
         num, channels = shape[:2]

@@ -258,7 +258,8 @@ def layer_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
             proof, contract = (
                 norms.input_gradient_error(weighted, x, mean, rstd, depth, u, acc.eta)
                 for depth in (n, lane_depth(n, acc)))
-            size = np.abs(rstd) * np.abs(weighted).sum(-1, keepdims=True) + np.abs(expected)
+            size = np.abs(expected) + np.maximum(
+                *(norms.input_gradient_size(g, x, mean, rstd) for g in (grad, weighted)))
             found[0] = (expected, proof, contract,
                         "D_beta |x - m| + 6 u |beta| (|x| + |m|) + 4 u r |dy g| + ...", size)
         depth = norms.row_depth(x.shape[0])

@@ -111,8 +111,13 @@ def margin_loss(call: HostCall) -> tuple[Reference | None, ...]:
     shape = tuple(held.shape)
     return (Reference(expected.reshape(shape), error.reshape(shape), error.reshape(shape),
                       "N u sum|t| and 3u (m + |x_y| + |x_j|) per term",
-                      np.broadcast_to((size + np.abs(x).max(initial=0)) * x.shape[1],
+                      np.broadcast_to((size + _reach(x, broken, power)) * x.shape[1],
                                       total.shape).reshape(shape)), *rest)
+
+
+def _reach(x: Array, broken: Array, power: int) -> Array:
+    """The largest input or power of a margin, which is there before a small weight is."""
+    return np.asarray(np.maximum(np.abs(x).max(initial=0), broken.max(initial=0) ** power))
 
 
 def _is_target(call: HostCall) -> Reference:
@@ -150,7 +155,7 @@ def margin_gradient(call: HostCall) -> tuple[Reference | None, ...]:
     shape = tuple(held.shape)
     return (Reference((g * expected / share).reshape(shape), limit.reshape(shape),
                       limit.reshape(shape), "(N + 8) u of the slopes",
-                      (np.abs(g) * (1 + size) + np.abs(x).max(initial=0)).reshape(shape)),)
+                      ((1 + np.abs(g)) * (1 + size + 2 * _reach(x, broken, 1))).reshape(shape)),)
 
 
 def _gathered(values_NK: Array, index: Array, shape: tuple[int, ...]) -> Array:

@@ -200,7 +200,9 @@ def loss_references(call: HostCall, gathered: tuple[Array, Array, Array], per_te
     if call["reduction"] != MEAN:
         return Reference(np.asarray(loss), errors[0][0], errors[1][0], formula, size), second
     proof, contract = (_quotient_error(loss, e, total, t, out.u, out.eta) for e, t in errors)
-    return (Reference(np.asarray(loss / total), proof, contract, formula + ", division", size),
+    # The sum of weights is stored too, and infinite beyond the format's range.
+    reach = np.maximum(size, np.abs(weight).sum())
+    return (Reference(np.asarray(loss / total), proof, contract, formula + ", division", reach),
             second)
 
 

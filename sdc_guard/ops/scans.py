@@ -158,7 +158,10 @@ def _sums(call: HostCall, x: Any, dim: int, out: Format, inner: Format) -> tuple
     expected = np.cumsum(x, axis=dim, dtype=wide).astype(np.float64)
     size = np.cumsum(np.abs(x), axis=dim)
     added = _counts(x, dim) - 1
-    own = np.where(added > 0, added * float(np.finfo(wide).eps) * size + FLOAT64.eta, 0.0)
+    # Our own additions, and the rounding of a longer format's sum to float64.
+    stored_here = FLOAT64.u * np.abs(expected)
+    own = np.where(added > 0,
+                   added * float(np.finfo(wide).eps) * size + stored_here + FLOAT64.eta, 0.0)
     growing = np.where(size < out.max, size, np.inf)
     return (expected, added * out.u * growing + own,
             added * inner.u * np.where(size < inner.max, size, np.inf) + own)

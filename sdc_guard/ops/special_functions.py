@@ -98,7 +98,7 @@ _register(aten.erfc, erfc,
 _register(aten.erfinv, inverse_erf, lambda y, x: np.abs(y), "The inverse of erf.", "unit")
 _register(aten.lgamma, log_gamma,
           lambda y, x: np.abs(y) + 1 + np.where(x < 0, np.abs(x * psi(x)), 0.0),
-          "``log |gamma(x)|``.")
+          "``log |gamma(x)|``.", largest=lambda x: np.abs(x) * np.log(np.maximum(np.abs(x), 2)))
 _register(aten.digamma, psi,
           lambda y, x: np.abs(y) + 1 + np.where(x < 0, np.abs(x) * (1 + y * y), 0.0),
           "The logarithmic derivative of the gamma function.")

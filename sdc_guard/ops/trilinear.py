@@ -75,8 +75,10 @@ def trilinear(call: HostCall) -> tuple[Reference | None, ...]:
     size = (np.abs(a) * np.abs(b) * np.abs(c)).sum(over)
     out, n = call.out_format(), int(np.prod(sizes)) + 2
     error = math.expm1(min(n * out.u, 700.0)) * size + own_rounding(n, size) + n * out.eta
-    largest = max(float(np.abs(x).max(initial=0)) for x in (a, b, c))
+    tops = sorted(float(np.abs(x).max(initial=0)) for x in (a, b, c))
+    largest = tops[-1]
     # A product of two factors that underflows is off by eta times the third.
     error = error + n * out.eta * largest
-    formula, reach = "((1 + u)^(n+2) - 1) sum|abc|", size * max(largest, 1.0)
+    # Two factors may overflow before the third, even a 0, makes their product small.
+    formula, reach = "((1 + u)^(n+2) - 1) sum|abc|", np.maximum(size, largest * tops[-2])
     return (Reference(total, error, error, formula, reach),)

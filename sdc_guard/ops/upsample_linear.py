@@ -25,6 +25,7 @@ also of contiguous operands, so they move only where none is left over.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from torch import Tensor
 
 from sdc_guard.bounds.interpolation import floored_in_fp32, step_of
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import format_of, is_covered_float
+from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._places import BODY_MULTIPLE
@@ -92,9 +93,16 @@ def linear(call: HostCall) -> tuple[Reference | None, ...]:
     held = call.held[0]
     if not is_covered_float(held.dtype):
         return (None,)
-    x, fmt = call.array("self"), format_of(held.dtype)
-    pairs = _dims(call, x.shape[2:], tuple(held.shape[2:]), fmt.u)
-    return (weighted(x, pairs, fmt, held, FORMULA),)
+    x, fmt, acc = call.array("self"), format_of(held.dtype), accumulator_of(held.dtype)
+    sizes, outs = x.shape[2:], tuple(held.shape[2:])
+    found = weighted(x, _dims(call, sizes, outs, fmt.u), fmt, held, FORMULA)
+    if acc is fmt:
+        return (found,)
+    # Kernels find the places of half formats in fp32 (``opmath_t`` in ``UpSampleKernel.cpp``,
+    # ``accscalar_t`` on CUDA); a CPU may store weights and sums in the half format: the contract.
+    stored = [(w, b + fmt.u * (w + b)) for w, b in _dims(call, sizes, outs, acc.u)]
+    near = weighted(x, stored, fmt, held, FORMULA)
+    return (replace(found, contract=np.minimum(near.contract, found.contract)),)
 
 
 def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
@@ -103,8 +111,17 @@ def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
     if not is_covered_float(held.dtype):
         return (None,)
     grad, fmt = call.array("grad_output"), format_of(held.dtype)
-    pairs = [(w.T, b.T) for w, b in _dims(call, tuple(held.shape[2:]), grad.shape[2:], fmt.u)]
-    return (weighted(grad, pairs, fmt, held, FORMULA),)
+
+    def in_format(fmt: Format) -> Reference:
+        pairs = [(w.T, b.T) for w, b in _dims(call, tuple(held.shape[2:]), grad.shape[2:], fmt.u)]
+        return weighted(grad, pairs, fmt, held, FORMULA)
+
+    found, acc = in_format(fmt), accumulator_of(held.dtype)
+    if acc is fmt or held.device.type != "cpu":
+        return (found,)
+    # A CPU computes weights of half formats and adds in fp32 (``cpu_upsample_linear_backward`` in
+    # ``UpSampleMoreKernel.cpp``, ``opmath_t``); CUDA adds with atomics in the storage format.
+    return (replace(found, contract=np.minimum(in_format(acc).contract, found.contract)),)
 
 
 def flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:

@@ -24,7 +24,7 @@ from sdc_guard.bounds import products
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import accumulator_of, is_covered_float
-from sdc_guard.ops._products import Call, factor
+from sdc_guard.ops._products import Call, factor, factor_reach
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 
@@ -116,6 +116,7 @@ def _reference(call: HostCall) -> tuple[Reference | None, ...]:
             error = error + acc.eta * (a_abs.sum(-1) + b_abs.sum())
         expected, size = start + alpha * expected, abs(alpha) * size + np.abs(start)
         magnitude = np.maximum(size, magnitude)
+        magnitude = np.maximum(magnitude, factor_reach(alpha, a, b[:, None])[..., 0])
     if out.precision < acc.precision:
         error = error + 3 * out.u * size + 4 * out.tiny
     bound = products.product_bound(expected, error, out)

@@ -194,11 +194,16 @@ def _strided(call: BoundCall, held: tuple[Tensor, ...], read: Read) -> list[Arra
     own = call["self"]
     offset = call["storage_offset"]
     offset = own.storage_offset() if offset is None else int(offset)
-    flat = np.array(read(_storage(own)))
+    # The scatter makes elements that share memory distinct first (``as_strided_scatter`` in
+    # ATen/native/TensorShape.cpp).
+    expanded = call.form.packet == "aten.as_strided_scatter" and bits.distinct(own) is not own
+    flat = np.array(read(own) if expanded else read(_storage(own))).reshape(-1)
     part = _placed(flat, call["size"], call["stride"], offset)
     if call.form.packet == "aten.as_strided_copy":
         return [part]
     part[...] = read(call["src"])
+    if expanded:
+        return [flat.reshape(tuple(own.shape))]
     return [_placed(flat, own.shape, own.stride(), own.storage_offset())]
 
 

@@ -1,0 +1,1 @@
+"""Attacks on every bound: correct evaluations, in every order, on adversarial values."""
