@@ -33,7 +33,8 @@ class Job:
     """Faults to try with one detector on one workload, after ``num_clean`` steps without.
 
     ``faults`` holds (fault model, number) in the order of work.  ``workload`` is a name of
-    ``WORKLOADS``, or ``module:function``.
+    ``WORKLOADS``, or ``module:function``.  ``limit_s``: no trial begins so long after the job has,
+    its warm-up included.
     """
 
     detector: str
@@ -43,6 +44,7 @@ class Job:
     seed: int
     num_clean: int
     faults: tuple[tuple[str, int], ...]
+    limit_s: float | None = None
 
     def build(self) -> Callable[[], Workload]:
         """What makes the workload."""
@@ -94,13 +96,10 @@ class _Worker:
     tried: set[tuple[str, int]] = field(default_factory=set)
 
 
-def work(
-    jobs: Sequence[Job], take: Take, *, num_processes: int, deadline_s: float | None = None
-) -> list[str]:
+def work(jobs: Sequence[Job], take: Take, *, num_processes: int) -> list[str]:
     """Run the jobs, ``num_processes`` at a time, and hand each message to ``take``.
 
-    ``deadline_s`` (of :func:`time.monotonic`): no trial begins after it.  Returns what went wrong,
-    one line for each process that died.
+    Returns what went wrong, one line for each process that died.
     """
     context = multiprocessing.get_context("spawn")
     waiting, workers, deaths = deque(jobs), list[_Worker](), list[str]()
@@ -108,12 +107,7 @@ def work(
     try:
         while waiting or workers:
             while waiting and len(workers) < num_processes:
-                if deadline_s is not None and time.monotonic() >= deadline_s:
-                    waiting.clear()
-                    break
-                workers.append(_hired(context, waiting.popleft(), deadline_s))
-            if not workers:
-                break
+                workers.append(_hired(context, waiting.popleft()))
             ready = wait([w.pipe for w in workers])
             for worker in [w for w in workers if w.pipe in ready]:
                 if _listen(worker, take):
@@ -148,12 +142,9 @@ def _dead(doing: _Started, exit_code: int | None) -> FaultTrial:
         alarms=(), num_false=0, fault=None, why=f"the process ended with exit code {exit_code}")
 
 
-def _hired(
-    context: multiprocessing.context.SpawnContext, job: Job, deadline_s: float | None
-) -> _Worker:
+def _hired(context: multiprocessing.context.SpawnContext, job: Job) -> _Worker:
     ours, theirs = context.Pipe(duplex=False)
-    left_s = None if deadline_s is None else deadline_s - time.monotonic()
-    process = context.Process(target=_run, args=(job, theirs, left_s), daemon=True)
+    process = context.Process(target=_run, args=(job, theirs), daemon=True)
     process.start()
     theirs.close()
     return _Worker(job, process, ours)
@@ -175,26 +166,26 @@ def _listen(worker: _Worker, take: Take) -> bool:
     return True
 
 
-def _run(job: Job, pipe: Connection, left_s: float | None) -> None:
+def _run(job: Job, pipe: Connection) -> None:
     logging.getLogger("sdc_guard").setLevel(logging.ERROR)
-    deadline_s = None if left_s is None else time.monotonic() + left_s
     try:
         with intra_op_threads(1):
-            _try_all(job, pipe, deadline_s)
+            _try_all(job, pipe)
     except UsageError as error:
         pipe.send(Refused(str(error)))
     finally:
         pipe.close()
 
 
-def _try_all(job: Job, pipe: Connection, deadline_s: float | None) -> None:
+def _try_all(job: Job, pipe: Connection) -> None:
+    started_s = time.monotonic()
     detector = DETECTORS[job.detector]()
     arena = Arena(detector, job.build(), seed=job.seed)
     if job.num_clean:
         arena.clean_steps(job.num_clean)
         pipe.send(clean_cell(job, arena))
     for model, index in job.faults:
-        if deadline_s is not None and time.monotonic() >= deadline_s:
+        if job.limit_s is not None and time.monotonic() - started_s >= job.limit_s:
             break
         max_steps = arena.max_steps(MODELS[model].kind)
         pipe.send(_Started(model, index, max_steps))

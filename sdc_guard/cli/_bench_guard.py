@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sdc_guard.cli._progress import command_line
+from sdc_guard.cli._progress import available_cores, command_line
 
 if TYPE_CHECKING:
     from sdc_guard.bench.detection import Campaign
@@ -84,8 +83,7 @@ def _overhead(options: dict[str, Any]) -> None:
     from sdc_guard.bench.overhead import measure_overhead, render_overhead
     from sdc_guard.bench.results import OverheadFile, make_stamp, write
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = options["threads"] or tuple(sorted({1, cores or 1}))
+    threads = options["threads"] or tuple(sorted({1, available_cores()}))
     num_pairs = max(6, (options["pairs"] or 20) // options["scale"])
     results = []
     for label, build in _workloads(options, options["adamws"] or ("single", "fused")):
@@ -144,7 +142,7 @@ def _detection(options: dict[str, Any]) -> None:
             empty = new_campaign(label, model, seed=options["seed"],
                                  steps_repeated=options["steps"] or STEPS_REPEATED)
             campaign = continue_campaign(
-                contents.find(empty), build, num, num_processes=options["processes"],
+                contents.find(empty), build, num, num_processes=options["processes"] or 1,
                 progress=save)
             ended = make_stamp(command_line(), options["seed"])
             contents = contents.with_campaign(ended, campaign)

@@ -20,6 +20,13 @@ from rich.progress import (
 SECONDS_BETWEEN_LINES = 5.0
 
 
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def command_line() -> str:
     """What the user typed, as a report quotes it: without the folder of the program."""
     return " ".join(["sdc-guard", *sys.argv[1:]])

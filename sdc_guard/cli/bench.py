@@ -30,9 +30,11 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS
               help="Faults per model, workload, dtype and detector; default 20. For 'detection': "
                    "per model and dtype, default 1000.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None,
-              help="faults: begin no trial after so long; the next run goes on there.")
-@click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True,
-              help="faults, detection: processes with one thread each.")
+              help="faults: share so much time out among the combinations; the next run goes on "
+                   "where this one stops.")
+@click.option("--processes", type=click.IntRange(min=1), default=None,
+              help="faults, detection: processes with one thread each; default 1, with --quick all "
+                   "cores.")
 @click.option("--pairs", type=click.IntRange(min=1), default=None,
               help="cost: pairs of turns per measurement, default 12; overhead: default 20.")
 @click.option("--threads", multiple=True, type=click.IntRange(min=1),

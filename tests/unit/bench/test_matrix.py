@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from sdc_guard.bench.benchfile import BenchFile, read, write
 from sdc_guard.bench.cells import FIRM, LOUD, MISSED, Cell, CleanCell, FaultTrial
 from sdc_guard.bench.cost import measure_cost
-from sdc_guard.bench.crew import Job, Message, Refused, Tried, work
+from sdc_guard.bench.crew import Message, Refused, Tried, work
 from sdc_guard.bench.harm import HarmRun
 from sdc_guard.bench.matrix import Book, Wish
 from sdc_guard.errors import UsageError
@@ -98,12 +99,11 @@ def test_a_workload_that_cannot_be_built_is_said_so() -> None:
     assert "nothing" in said[0].reason  # type: ignore[union-attr]
 
 
-def test_no_trial_begins_after_the_deadline() -> None:
-    said: list[tuple[Job, Message]] = []
-    jobs = wish().jobs(BenchFile())
-    work(jobs, lambda *message: said.append(message), num_processes=1,
-         deadline_s=time.monotonic() - 1)
-    assert not said
+def test_a_job_ends_at_its_limit() -> None:
+    said: list[Message] = []
+    (job,) = wish().jobs(BenchFile())
+    work([replace(job, limit_s=0.0)], lambda job, message: said.append(message), num_processes=1)
+    assert [type(message) for message in said] == [CleanCell]
 
 
 def test_the_cost_of_a_detector_is_what_it_adds() -> None:
