@@ -78,11 +78,17 @@ lint: install ## ruff
 types: install ## mypy --strict
 	$(BIN)/mypy
 
-bench: install ## measure the cost of guarding on this machine's CPU
-	$(BIN)/sdc-guard bench $(BENCH_ARGS)
+bench: $(VENV)/.bench ## the same faults for every detector, small form: five minutes, in build/bench
+	$(BIN)/sdc-guard bench --quick --out build/bench $(BENCH_ARGS)
 
-bench-gpu: install ## the same on a CUDA device
-	$(BIN)/sdc-guard bench --device cuda $(BENCH_ARGS)
+$(VENV)/.bench: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) -c constraints.txt -e ".[bench]"
+	@touch $@
+
+bench-gpu: install ## what guarding and other detectors cost on a CUDA device
+	$(BIN)/sdc-guard bench overhead --device cuda --out build/bench-gpu $(BENCH_ARGS)
+	$(BIN)/sdc-guard bench cost --device cuda --out build/bench-gpu $(BENCH_ARGS)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

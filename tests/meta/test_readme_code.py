@@ -45,10 +45,11 @@ def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 def test_every_block_runs(tmp_path: Path) -> None:
     blocks = readme_blocks()
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     code, num_loops = LOOP.subn("train_step(); train_step()", "\n".join(blocks))
     assert num_loops == 1
     check = "\nassert guard.coverage.calls_checked > 0, guard.coverage\nassert not guard.findings\n"
+    check += "own, _, batch, loss = build()\nloss(own, batch(0)).backward()\n"
     done = run(code + "\nsdc_guard.unwrap(model)" + check, tmp_path)
     assert done.returncode == 0, done.stderr
 

@@ -1,0 +1,73 @@
+"""``sdc-guard bench`` from the command line: a user's model, results that add up, clear errors."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from sdc_guard.bench.benchfile import read
+from sdc_guard.cli.main import main
+
+MODEL = "tests.unit.bench.small:small_workload"
+WATCH = "NaN and loss-spike watch"
+
+
+@pytest.fixture(autouse=True)
+def log_level() -> Iterator[None]:
+    log = logging.getLogger("sdc_guard")
+    before = log.level
+    yield
+    log.setLevel(before)
+
+
+def bench(folder: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["bench", *arguments, "--out", str(folder)])
+
+
+def test_a_users_model_from_faults_to_the_page(tmp_path: Path) -> None:
+    chosen = ("--model", MODEL, "--detector", WATCH, "--fault", "weight flip")
+    for num in ("2", "3"):
+        done = bench(tmp_path, "faults", *chosen, "--num", num)
+        assert done.exit_code == 0, done.output
+    (cell,) = read(tmp_path / "bench.json").cells
+    assert (cell.workload, cell.dtype, cell.done) == (MODEL, "own", ((0, 3),))
+    assert bench(tmp_path, "cost", *chosen, "--pairs", "2").exit_code == 0
+    assert bench(tmp_path, "harm", *chosen, "--num", "2", "--steps", "3").exit_code == 0
+    found = read(tmp_path / "bench.json")
+    assert [cost.detector for cost in found.costs] == [WATCH]
+    assert [set(harm.changes) for harm in found.harms] == [{"0", "1"}]
+    shown = bench(tmp_path, "page")
+    assert shown.exit_code == 0
+    assert MODEL in shown.stdout
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == shown.stdout.removesuffix("\n")
+    as_json = json.loads(bench(tmp_path, "page", "--json").stdout)
+    assert len(as_json["cells"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("faults", "--detector", "oracle"), "no detector 'oracle'; there are: sdc_guard all"),
+        (("faults", "--workload", "gpt-5"), "no workload 'gpt-5'; there are: gpt-tiny"),
+        (("faults", "--fault", "gamma ray"), "no fault 'gamma ray'; there are: single bit"),
+        (("page",), "bench.json"),
+    ],
+)
+def test_what_does_not_exist_is_said_so(
+    tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = bench(tmp_path, *arguments)
+    assert done.exit_code == 2
+    assert message in done.output
+
+
+def test_a_model_that_cannot_be_loaded_is_not_measured(tmp_path: Path) -> None:
+    done = bench(tmp_path, "faults", "--model", "tests.unit.bench.small:nothing", "--detector",
+                 WATCH, "--fault", "weight flip", "--num", "1")
+    assert "nothing" in done.output
+    assert not (tmp_path / "README.md").exists()
