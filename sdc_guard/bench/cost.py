@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import torch
+
 from sdc_guard.bench.cells import Cost
 from sdc_guard.bench.detectors.base import Detector
 from sdc_guard.bench.workload import Workload, intra_op_threads
@@ -15,11 +17,12 @@ from sdc_guard.intervals import median, ratio_of_totals
 def measure_cost(
     detector: Detector, build: Callable[[], Workload], *, label: str, dtype: str,
     device: str = "cpu", seed: int = 0, num_threads: int = 1, num_pairs: int = 12,
-    steps_per_turn: int = 1, warmup_steps: int = 20, name: str,
+    steps_per_turn: int = 1, warmup_steps: int = 40, name: str,
 ) -> Cost:
     """Time ``num_pairs`` pairs of turns of ``steps_per_turn`` steps after ``warmup_steps`` watched
-    ones.  Every other pair begins with the watched turn, so that a drift of the machine's speed
-    cancels.  ``name`` is the detector's in the table, ``label`` the workload's.
+    ones, in which a detector learns.  Every other pair begins with the watched turn, so that a
+    drift of the machine's speed cancels.  The detector is entered once a turn, which is not timed.
+    ``name`` is the detector's in the table, ``label`` the workload's.
 
     Raises:
         UsageError: if ``num_pairs`` or ``steps_per_turn`` is below 1.
@@ -28,36 +31,39 @@ def measure_cost(
         raise UsageError(f"num_pairs={num_pairs}, steps_per_turn={steps_per_turn}: both must be at "
                          "least 1")
 
-    def plain() -> None:
-        float(workload.step())  # waits for the device
-
-    def watched() -> None:
-        detector.step(workload)
+    def finish() -> None:
         if device != "cpu":
-            float(next(workload.model.parameters()).flatten()[0])
+            torch.cuda.synchronize()
 
-    def timed_s(step: Callable[[], None]) -> float:
+    def plain_turn_s() -> float:
         started_s = time.perf_counter()
         for _ in range(steps_per_turn):
-            step()
+            workload.step()
+        finish()
         return time.perf_counter() - started_s
+
+    def watched_turn_s(num_steps: int = steps_per_turn) -> float:
+        with detector.watching():
+            started_s = time.perf_counter()
+            for _ in range(num_steps):
+                detector.step(workload)
+            finish()
+            return time.perf_counter() - started_s
 
     with intra_op_threads(num_threads):
         workload = build()
         detector.begin(workload)
-        for _ in range(warmup_steps):
-            watched()
+        watched_turn_s(warmup_steps)
         detector.mark()
-        for _ in range(3):
-            plain()
+        plain_turn_s()
         plain_s: list[float] = []
         watched_s: list[float] = []
         for pair in range(num_pairs):
             if pair % 2:
-                watched_s.append(timed_s(watched))
-            plain_s.append(timed_s(plain))
+                watched_s.append(watched_turn_s())
+            plain_s.append(plain_turn_s())
             if not pair % 2:
-                watched_s.append(timed_s(watched))
+                watched_s.append(watched_turn_s())
         detector.end()
     ratios = [w / p for w, p in zip(watched_s, plain_s, strict=True)]
     return Cost(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 from sdc_guard.bench.workload import Workload
 from sdc_guard.records import Record
 
@@ -63,6 +65,11 @@ class Detector:
         An exception of the step itself goes through.
         """
         raise NotImplementedError
+
+    def watching(self) -> AbstractContextManager[object]:
+        """Around a run of steps, as a user enters the detector around a training, so that what
+        entering costs does not fall on each step."""
+        return nullcontext()
 
     def mark(self) -> None:
         """The warm-up is over: remember what was learned."""

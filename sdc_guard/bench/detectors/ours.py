@@ -70,6 +70,9 @@ class GuardDetector(Detector):
         """Witnesses that have looked at a call since :meth:`begin`."""
         return sum(sum(op.witnesses.values()) for op in self.coverage.ops)
 
+    def watching(self) -> Guard:
+        return self.guard
+
     def mark(self) -> None:
         self._learned = Learned(self.guard, visits_go_on=not self.exhaustive)
         self._before = Noted(self.guard)
