@@ -47,6 +47,9 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
            aten.native_group_norm_backward.default,
            (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
             [True, True, True]))
+    yield ("w r overflows before a small gradient", aten.native_group_norm_backward.default,
+           (_full(5, 12, value=1e-9), torch.linspace(-1, 2, 60).reshape(5, 12), torch.zeros(5, 4),
+            _full(5, 4, value=9.0), _full(12, value=HUGE), 5, 12, 1, 4, [True, True, True]))
     rows = y.reshape(4, 12)
     yield ("dy x overflows before the weight", aten.native_layer_norm_backward.default,
            (_full(4, 12, value=HUGE), rows, [12], rows.mean(1, keepdim=True),

@@ -95,7 +95,8 @@ class Attack:
 
     def told(self) -> str:
         """Kinds of values, and what else is special."""
-        kinds = [KEPT if f is None else f"{f.kind} 2^{f.exponent}" for f in self.fills]
+        kinds = [KEPT if f is None else " with ".join(
+            [f"{f.kind} 2^{f.exponent}", *(edit for _, edit in f.edits)]) for f in self.fills]
         more = [x for x, true in (("2 threads", self.threads > 1), ("flush", self.flush)) if true]
         return ", ".join([*dict.fromkeys(kinds), *dict.fromkeys(self.layouts), *more])
 
