@@ -22,8 +22,9 @@ lines, chirps, single points, outliers, 40 binades, sorted; forward, inverse, re
 *Underflow.*  A product that underflows, or is flushed, is off by the smallest normal number; each
 output depends on at most ``2 n`` nodes of a transform, on 8 n of Bluestein's three.
 
-*Overflow.*  No intermediate of a path exceeds ``sum|x|``; Bluestein's convolution of M <= 4 n
-points multiplies it by the transform of a chirp and sums M of the products.
+*Overflow.*  No intermediate of a path exceeds ``sum|x|``, but a real transform may be a complex one
+of n / 2 points, whose results are added in pairs and then halved: twice that.  Bluestein's
+convolution of M <= 4 n points multiplies it by the transform of a chirp and sums M of the products.
 """
 
 from __future__ import annotations
@@ -60,6 +61,10 @@ def transform_error(n: int, total: Array, fmt: Format) -> tuple[Array | None, Ar
         return None, contract
     proof = path_error(n.bit_length() - 1, fmt.u) * total + lost
     return np.maximum(proof, contract), contract
+
+
+PACKED = 2.0
+"""Largest intermediate of a real transform over that of a complex one."""
 
 
 def growth(n: int) -> float:

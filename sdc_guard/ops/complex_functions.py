@@ -100,7 +100,9 @@ def _log1p(z: Array) -> Array:
     near = np.abs(z) < 0.5
     small = np.where(near, z, 0)
     x, y = small.real, small.imag
-    log = np.log(1 + z)
+    shifted = np.array(z)
+    shifted.real += 1  # ``1 + z`` would lose the sign of a zero, which is the side of the cut
+    log = np.log(shifted)
     real = np.where(near, 0.5 * np.log1p(x * (2 + x) + y * y), log.real)
     return np.asarray(real + 1j * np.where(near, np.arctan2(y, 1 + x), log.imag)).astype(z.dtype)
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.bounds.elementwise import half_significand_of
-from sdc_guard.bounds.fft import growth, transform_error
+from sdc_guard.bounds.fft import PACKED, growth, transform_error
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, is_covered_float, part_dtype
@@ -100,7 +100,8 @@ def _scaled(call: HostCall, value: Array, total: Array) -> tuple[Reference | Non
         proof = contract = np.maximum(loose, contract)
     limits = [(limit + own) * factor * (1 + gamma(4, fmt.u)) + stored
               for limit in (np.maximum(loose, contract) if proof is None else proof, contract)]
-    largest = total * growth(n) * max(1.0, factor)
+    packed = 1.0 if call.call.form.packet == "aten._fft_c2c" else PACKED
+    largest = total * growth(n) * packed * max(1.0, factor)
     formula = "4 log2(2n) u sum|x|" if proof is None else "9 log2(n) u sum|x|"
     assert tuple(np.broadcast_shapes(expected.shape, limits[0].shape)) == tuple(held.shape)
     return (Reference(expected, limits[0], limits[1], formula, np.broadcast_to(

@@ -248,13 +248,16 @@ def group_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
         x, grad = _lines(x_full, groups), _lines(grad_full, groups)
         n = x.shape[-1]
         if held[0] is not None:
-            weighted = grad * _lines(_per_channel(call.number("weight", 1.0), shape), groups)
+            weight = _lines(_per_channel(call.number("weight", 1.0), shape), groups)
+            weighted = grad * weight
             centred = x - mean
             s = (weighted * centred).sum(-1, keepdims=True) * rstd * rstd
             expected = rstd * (weighted - (weighted.sum(-1, keepdims=True) + centred * s) / n)
             error = norms.input_gradient_error(weighted, x, mean, rstd, n, u, eta)
+            error = error + eta * np.abs(grad)  # ``r w``, which is multiplied by dy, may underflow
             size = np.abs(expected) + np.maximum(
                 *(norms.input_gradient_size(g, x, mean, rstd) for g in (grad, weighted)))
+            size = size + (1 + np.abs(weight)) * (1 + np.abs(rstd))
             references[0] = _stored(held[0], expected, error, error,
                                     "D_beta |x - m| + 6 u |beta| (|x| + |m|) + ...", size)
         num, channels = shape[:2]

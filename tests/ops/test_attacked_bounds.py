@@ -15,7 +15,7 @@ import torch
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.check.plan import make_plan
 from sdc_guard.check.reference import full_reference
-from sdc_guard.ops import lookup
+from sdc_guard.ops import lookup, lookup_complex
 
 aten = torch.ops.aten
 HUGE = 3e38
@@ -47,6 +47,9 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
            aten.native_group_norm_backward.default,
            (_full(2, 6, 4, value=HUGE), y, mean, rstd, _full(6, value=1e-20), 2, 6, 4, 2,
             [True, True, True]))
+    yield ("w r overflows before a small gradient", aten.native_group_norm_backward.default,
+           (_full(5, 12, value=1e-9), torch.linspace(-1, 2, 60).reshape(5, 12), torch.zeros(5, 4),
+            _full(5, 4, value=9.0), _full(12, value=HUGE), 5, 12, 1, 4, [True, True, True]))
     rows = y.reshape(4, 12)
     yield ("dy x overflows before the weight", aten.native_layer_norm_backward.default,
            (_full(4, 12, value=HUGE), rows, [12], rows.mean(1, keepdim=True),
@@ -82,6 +85,11 @@ def _calls() -> Iterator[tuple[str, Any, tuple[Any, ...]]]:
     near_max = (drawn + drawn.sign() / 2) * 3.38e38
     yield ("a row overflows before the column's weights", aten.upsample_bicubic2d.default,
            (near_max.bfloat16(), [12, 9], False))
+    line = torch.zeros(5, 32)
+    line[:, 21], line[:, 23], line[:, 26] = -2.4547e38, 2.0534e37, 7.5363e34
+    yield "halves of a real transform overflow", aten._fft_r2c.default, (line, [1], 0, True)
+    yield ("the side of a branch cut", aten.log1p.default,
+           (torch.complex(_full(9, value=-5.0), _full(9, value=-0.0)),))
 
 
 CASES = {name: (op, args) for name, op, args in _calls()}
@@ -95,6 +103,8 @@ def test_a_correct_result_at_the_edge_is_not_accused(name: str) -> None:
     form = form_of(op)
     call = BoundCall(form, form.bind(args, NAMED.get(name, {})))
     held = call.run_identical()
-    spec = lookup(form.packet)
+    tensors = [*(t for t in held if t is not None), *(t for _, t in call.tensors())]
+    complex_call = any(t.is_complex() for t in tensors)
+    spec = (lookup_complex if complex_call else lookup)(form.packet)
     assert spec is not None
     assert not full_reference(make_plan(spec, call, held), call, held)

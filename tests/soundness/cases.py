@@ -77,6 +77,8 @@ internal ops whose callers see to it (fused optimizers, attention, recurrent lay
 group norm), and two bugs of torch 2.13: ``median`` of an expanded vector reads past its element,
 and ``gelu`` with ``out=`` writes past the rows of a result with gaps."""
 DENSE_OUT = frozenset({"aten.gelu"})
+NORMAL = frozenset({"aten.log1p"})
+"""Complex operands have no subnormal parts: torch 2.13 gives NaN for 1e-12 + 1e-40i."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,8 @@ class Attack:
 
     def told(self) -> str:
         """Kinds of values, and what else is special."""
-        kinds = [KEPT if f is None else f"{f.kind} 2^{f.exponent}" for f in self.fills]
+        kinds = [KEPT if f is None else " with ".join(
+            [f"{f.kind} 2^{f.exponent}", *(edit for _, edit in f.edits)]) for f in self.fills]
         more = [x for x, true in (("2 threads", self.threads > 1), ("flush", self.flush)) if true]
         return ", ".join([*dict.fromkeys(kinds), *dict.fromkeys(self.layouts), *more])
 
@@ -149,12 +152,12 @@ class Samples:
                 layout = "sampled"
             if layout == "expanded" and written:
                 layout = "sampled"
-            return _image(t, fill, layout, name in POSITIVE)
+            return _image(t, fill, layout, name in POSITIVE, self.spec.packet in NORMAL)
 
         return call.mapped(changed)
 
 
-def _values(t: Tensor, fill: Fill, positive: bool) -> Tensor:
+def _values(t: Tensor, fill: Fill, positive: bool, normal: bool) -> Tensor:
     fmt = format_of(t.dtype)
 
     def part(fill: Fill) -> Tensor:
@@ -162,12 +165,15 @@ def _values(t: Tensor, fill: Fill, positive: bool) -> Tensor:
         return (x.abs() if positive else x).to(part_dtype(t.dtype))
 
     if t.is_complex():
-        return torch.complex(part(fill), part(Fill(fill.kind, fill.exponent, fill.seed + 1)))
+        parts = (part(fill), part(Fill(fill.kind, fill.exponent, fill.seed + 1)))
+        if normal:
+            parts = (torch.where(x.abs() < fmt.tiny, 0.0, x) for x in parts)
+        return torch.complex(*parts)
     return part(fill)
 
 
-def _image(t: Tensor, fill: Fill, layout: str, positive: bool) -> Tensor:
-    values = _values(t, fill, positive)
+def _image(t: Tensor, fill: Fill, layout: str, positive: bool, normal: bool) -> Tensor:
+    values = _values(t, fill, positive, normal)
     if not t.dim() or not t.numel():
         return values
     return _LAYOUT[layout](t, values)
