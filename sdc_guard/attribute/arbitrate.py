@@ -4,13 +4,14 @@ The inputs are still alive, so the identical call is made again, and every other
 reference may vote.  The rules (ARCHITECTURE.md, "Verdicts"):
 
 * the identical call, twice, agrees with itself and not with the held result: ``corruption``, seen
-  once and gone when repeated; of the repeats where they break a proof bound that the held result
-  keeps;
+  once and gone when repeated; of the repeats where they break a bound that the held result keeps
+  (the proof; for a deterministic op the contract too);
 * the held result comes out again and breaks a proof bound or an exact fact: ``corruption``;
 * it comes out again, inside every bound, and an admitted relation of a deterministic op broke:
   ``corruption`` where two agreeing recomputations outvote the held elements, else
   ``inconclusive``; recomputations in the lane (core, tile) of the held result do not count for it
-  where the broken relation has moved it elsewhere;
+  where the broken relation has moved it elsewhere; the corruption is the recomputations' where they
+  break a contract that the held result keeps;
 * a relation that breaks while it is being learned, or that nobody has seen to hold in general,
   with the held result inside its bounds, is refused, which is no finding;
 * outside the contract and inside the proof: ``precision``;
@@ -138,7 +139,9 @@ def _broken_fact(case: Case, ruling: Ruling) -> Ruling:
 def _outvoted_by_reruns(
     case: Case, ruling: Ruling, rerun: Tensor, mask: NDArray[np.bool_]
 ) -> Ruling:
-    if _suspect_breaks_proof(case, rerun) and not _exceeds_proof(case, ruling, case.held):
+    if (
+        _suspect_breaks_proof(case, rerun) and not _exceeds_proof(case, ruling, case.held)
+    ) or (case.deterministic and _suspect_alone_breaks_contract(case, rerun)):
         ruling.expected, ruling.wrong, ruling.held_is_wrong = rerun, mask, False
         ruling.verdict = Verdict.CORRUPTION
         ruling.reason = ("the held result is inside its bounds and the identical call, repeated "
@@ -280,6 +283,20 @@ def _suspect_breaks_proof(case: Case, suspect: Tensor) -> bool:
     )
 
 
+def _suspect_alone_breaks_contract(case: Case, suspect: Tensor) -> bool:
+    """True if the recomputed value lies outside the contract and the held one inside every bound.
+
+    A result that a fault changed may lie inside by chance, but then the right one does too.
+    """
+    if case.judge is None:
+        return False
+    output = case.suspicion.output
+    results = list(case.held)
+    results[output] = suspect
+    return not any(s.output == output for s in case.judge(case.held)) and any(
+        s.output == output and s.witness != "residual" for s in case.judge(tuple(results)))
+
+
 def _vote(case: Case, ruling: Ruling) -> Ruling:
     """Count, element by element, who agrees with the suspect value and who with the held one."""
     suspicion = case.suspicion
@@ -328,6 +345,12 @@ def _vote(case: Case, ruling: Ruling) -> Ruling:
         ruling.reason = (
             "an admitted relation broke and two agreeing recomputations outvote the held result"
         )
+        if _suspect_alone_breaks_contract(case, suspect):
+            ruling.held_is_wrong = False
+            ruling.reason = (
+                "an admitted relation broke; the held result keeps the contract and the "
+                "recomputations do not: this op goes wrong here on other data or in another place"
+            )
     elif in_favour.max(initial=0) >= 2 and not outvoted.any():
         ruling.held_is_wrong = False
         ruling.verdict = Verdict.INCONCLUSIVE if case.recheck() else Verdict.CORRUPTION

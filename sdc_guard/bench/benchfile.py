@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import msgspec
@@ -13,6 +17,12 @@ from sdc_guard.bench.cells import FIRM, Cell, CleanCell, Cost, Harm, ranges
 from sdc_guard.bench.results import Stamp
 from sdc_guard.errors import UsageError
 from sdc_guard.records import Record
+
+fcntl: ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 Numbers = tuple[tuple[int, int], ...]
 _Item = TypeVar("_Item", Cell, CleanCell, Cost, Harm)
@@ -160,3 +170,36 @@ def replace_file(path: Path, contents: bytes) -> None:
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(contents)
     temporary.replace(path)
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other runs from writing into it until the block ends: each run
+    writes all that it knows, and would undo what the other has added.
+
+    Where the system has no ``flock`` only the folder is made.
+
+    Raises:
+        UsageError: if the folder cannot be written to, or another run holds it.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UsageError(f"{folder}: no result can be written there: {error}; give another folder "
+                         "with --out") from error
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UsageError(
+                f"{folder}: another sdc-guard bench writes there now; wait for its end, or give "
+                "this one a folder of its own with --out and add them up later") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,13 +1,16 @@
 """Jobs of a benchmark in processes of their own, which may die.
 
-A flipped index can make an operator read outside of its operand, and the process with it.  Then the
-fault counts as ``loud``, and a new process goes on behind it.
+A flipped index can make an operator read outside of its operand, and the process with it: a signal
+ends it.  Then the fault counts as ``loud``, and a new process goes on behind it.  An exception of
+the harness itself ends a process with exit code 1: that says nothing about the fault, which is left
+out for this run.
 """
 
 from __future__ import annotations
 
 import logging
 import multiprocessing
+import signal
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
@@ -26,6 +29,9 @@ from sdc_guard.inject import MODELS
 
 MAX_DEATHS = 20
 """Processes that a job may lose before it is given up."""
+
+EXCEPTION = 1
+"""Exit code of a process that an exception of the harness ended."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +131,8 @@ def work(jobs: Sequence[Job], take: Take, *, num_processes: int) -> list[str]:
                 if doing is None or num_deaths[key] > MAX_DEATHS:
                     take(job, Refused(f"its process ended with exit code {died}"))
                     continue
-                take(job, Tried(doing.model, doing.index, doing.max_steps, _dead(doing, died)))
+                if died != EXCEPTION:
+                    take(job, Tried(doing.model, doing.index, doing.max_steps, _dead(doing, died)))
                 done = worker.tried | {(doing.model, doing.index)}
                 left = tuple(f for f in job.faults if f not in done)
                 if left:
@@ -167,6 +174,7 @@ def _listen(worker: _Worker, take: Take) -> bool:
 
 
 def _run(job: Job, pipe: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     logging.getLogger("sdc_guard").setLevel(logging.ERROR)
     try:
         with intra_op_threads(1):

@@ -24,7 +24,12 @@ from sdc_guard.inject.flip import flip_bit
 
 
 class HarmRun:
-    """A workload after the warm-up, from which trainings with and without faults start."""
+    """A workload after the warm-up, from which trainings with and without faults start.
+
+    Raises:
+        UsageError: if ``num_steps`` or ``num_controls`` is below 1, or a training without a fault
+            ends with a loss that is not finite.
+    """
 
     def __init__(
         self, build: Callable[[], Workload], *, seed: int, num_steps: int = 200,
@@ -39,7 +44,13 @@ class HarmRun:
         with intra_op_threads(1):
             self._prepared = prepare(build, lambda workload: workload.step(), seed=seed)
             self._clean = [self._trained(start, None) for start in range(NUM_STARTS)]
-            self.noise = max(self._controls())
+            changes = list(self._controls())
+        self.noise = max(changes)
+        if not all(map(math.isfinite, changes)):  # max() may pass over a NaN
+            raise UsageError(
+                f"the held-out loss after {num_steps} steps without a fault is no finite number; "
+                "harm is the change of that loss, so train fewer steps (--steps) or with a "
+                "smaller learning rate")
 
     def _controls(self) -> Iterator[float]:
         generator = np.random.default_rng(self.seed)

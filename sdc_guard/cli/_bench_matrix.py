@@ -43,8 +43,10 @@ def faults(options: dict[str, Any]) -> None:
         limit_s = minutes * MINUTE_S * num_processes / len(jobs)
         jobs = [replace(job, limit_s=limit_s) for job in jobs]
     _told(f"{sum(len(job.faults) for job in jobs)} faults to try in {len(jobs)} jobs")
-    deaths = work(jobs, book.take, num_processes=num_processes)
-    book.save()
+    try:
+        deaths = work(jobs, book.take, num_processes=num_processes)
+    finally:  # what was tried before Ctrl-C is known
+        book.save()
     for death in deaths:
         _told(f"a process died: {death}")
 
@@ -92,14 +94,19 @@ def harm(options: dict[str, Any]) -> None:
 
     from sdc_guard.bench.crew import builder
     from sdc_guard.bench.harm import HarmRun
+    from sdc_guard.errors import UsageError
 
     wish = _wish(options)
     num_steps = options["steps"] or (50 if options["quick"] else 200)
     num = min(wish.num, 1) if options["quick"] else wish.num
     workloads = wish.workloads if options["workloads"] or options["model"] else HARM_WORKLOADS
     for workload, dtype in itertools.product(workloads, wish.dtypes):
-        run = HarmRun(builder(workload, dtype, wish.seed, wish.device), seed=wish.seed,
-                      num_steps=num_steps, num_controls=4 if options["quick"] else 16)
+        try:
+            run = HarmRun(builder(workload, dtype, wish.seed, wish.device), seed=wish.seed,
+                          num_steps=num_steps, num_controls=4 if options["quick"] else 16)
+        except UsageError as error:
+            _told(f"harm on {workload}, {dtype}: not measured: {error}")
+            continue
         for name in wish.faults:
             found = run.measure(name, range(num), label=workload, dtype=dtype, device=wish.device)
             _told(f"{name} on {workload}, {dtype}: {len(found.harmful)} of {len(found.changes)} "
@@ -117,7 +124,7 @@ def page(options: dict[str, Any]) -> None:
     from sdc_guard.bench.pages.write import write_page, write_pages
     from sdc_guard.evidence.plain_json import plain
 
-    path = _path(options)
+    path = result_path(options)
     contents = read(path)
     readme = Path("README.md")
     if options["out"] is None and readme.exists():
@@ -171,14 +178,15 @@ def _chosen(names: Sequence[str], table: dict[str, Any], what: str) -> tuple[str
     return tuple(names)
 
 
-def _path(options: dict[str, Any]) -> Path:
+def result_path(options: dict[str, Any]) -> Path:
+    """Where ``bench.json`` lies."""
     return Path(options["out"] or "reports/bench") / "bench.json"
 
 
 def _known(options: dict[str, Any]) -> BenchFile:
     from sdc_guard.bench.benchfile import BenchFile, read
 
-    path = _path(options)
+    path = result_path(options)
     return read(path) if path.exists() else BenchFile()
 
 
@@ -187,7 +195,7 @@ def _save(options: dict[str, Any], contents: BenchFile) -> None:
     from sdc_guard.bench.results import make_stamp
 
     stamp = make_stamp(command_line(), options["seed"])
-    write(_path(options), merge(contents, BenchFile(stamps=(stamp,))))
+    write(result_path(options), merge(contents, BenchFile(stamps=(stamp,))))
 
 
 def _told(text: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from sdc_guard.cli._bench_guard import GUARD_KINDS
-from sdc_guard.cli._bench_matrix import MATRIX_KINDS
+from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
 
 
 @click.command("bench")
@@ -53,7 +53,7 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS
 @click.option("--resume", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="detection: continue this result file.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--quick", is_flag=True,
               help="A small form of everything: under five minutes for 'all'.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=None,
@@ -82,6 +82,7 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
     """
     import torch
 
+    from sdc_guard.bench.benchfile import sole_writer
     from sdc_guard.errors import UsageError
 
     if device == "cuda" and not torch.cuda.is_available():
@@ -93,4 +94,9 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
     if quick:
         options["config"] = "tiny"
     options |= {"scale": 10 if quick else 1, "quick": quick, "device": device}
-    (MATRIX_KINDS | GUARD_KINDS)[what](options)
+    run = (MATRIX_KINDS | GUARD_KINDS)[what]
+    if what not in MATRIX_KINDS or what == "page":
+        run(options)
+        return
+    with sole_writer(result_path(options).parent):
+        run(options)

@@ -84,7 +84,7 @@ class BeforeStep:
                 parameter: (state, [(key, value, _image(value)) for key, value in state.items()])
                 for parameter, state in workload.optimizer.state.items()}
             self._groups = [
-                {key: copy.copy(value) for key, value in group.items() if key != "params"}
+                [(key, value, _image(value)) for key, value in group.items() if key != "params"]
                 for group in workload.optimizer.param_groups]
 
     def put_back(self) -> None:
@@ -99,19 +99,23 @@ class BeforeStep:
                     del optimizer.state[parameter]
             for parameter, (state, items) in self._states.items():
                 state.clear()
-                for key, value, image in items:
-                    if isinstance(value, Tensor):
-                        bits.restore(value, image)
-                        state[key] = value
-                    else:
-                        state[key] = copy.deepcopy(image)
+                _put_items_back(state, items)
                 optimizer.state[parameter] = state
-            for group, kept in zip(optimizer.param_groups, self._groups, strict=True):
-                group.update(kept)
+            for group, items in zip(optimizer.param_groups, self._groups, strict=True):
+                _put_items_back(group, items)
 
 
 def _image(value: Any) -> Any:
     return bits.snapshot(value) if isinstance(value, Tensor) else copy.deepcopy(value)
+
+
+def _put_items_back(held: dict[str, Any], items: list[tuple[str, Any, Any]]) -> None:
+    for key, value, image in items:
+        if isinstance(value, Tensor):
+            bits.restore(value, image)
+            held[key] = value
+        else:
+            held[key] = copy.deepcopy(image)
 
 
 def gradients(model: nn.Module) -> list[tuple[str, Tensor]]:

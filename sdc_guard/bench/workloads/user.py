@@ -35,15 +35,22 @@ def load_workload(target: str, *, seed: int = 0) -> Callable[[], Workload]:
 
     Raises:
         UsageError: if there is no such module or function, it returns something else, ``batch(0)``
-            gives other numbers when asked again, a held-out batch cannot be made, or the loss is no
-            scalar with a gradient for the optimizer's parameters.
+            gives other numbers when asked again, a held-out batch cannot be made, the loss is no
+            scalar with a gradient for the optimizer's parameters, or the optimizer cannot step
+            without a closure.
     """
     function = _find(target)
 
     def build() -> Workload:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            return _as_workload(target, function())
+            try:
+                made = function()
+            except Exception as error:
+                raise UsageError(
+                    f"{target!r} raised {type(error).__name__}: {error}; it must return {_HELP}"
+                ) from error
+            return _as_workload(target, made)
 
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         _look_at(target, build())
@@ -64,6 +71,10 @@ def _find(target: str) -> Callable[[], object]:
             f"{target!r}: {error}; looked for the module {module_name!r} in {here} and on "
             "Python's path; run from the folder that holds it, or set PYTHONPATH"
         ) from error
+    except Exception as error:
+        raise UsageError(
+            f"{target!r}: importing {module_name!r} raised {type(error).__name__}: {error}; it "
+            "must import without errors") from error
     found = getattr(module, name, None)
     if not callable(found):
         what = "nothing" if found is None else f"a {type(found).__name__}"
@@ -95,7 +106,7 @@ def _as_workload(target: str, made: object) -> Workload:
 
 
 def _look_at(target: str, workload: Workload) -> None:
-    """One batch and one backward of a workload that is thrown away."""
+    """One batch, one backward and one update of a workload that is thrown away."""
     batch = workload.batch(0)
     if not _is_same(batch, workload.batch(0)):
         raise UsageError(
@@ -126,6 +137,13 @@ def _look_at(target: str, workload: Workload) -> None:
         raise UsageError(
             f"{target!r}: loss.backward() gave no gradient to any of the optimizer's "
             f"{len(parameters)} parameters; give the optimizer model.parameters()")
+    try:
+        workload.update()
+    except Exception as error:
+        raise UsageError(
+            f"{target!r}: optimizer.step() raised {type(error).__name__}: {error}; the benchmark "
+            "calls it without arguments after one backward, so an optimizer that needs a closure, "
+            "as LBFGS does, cannot be measured") from error
 
 
 def _is_same(first: object, second: object) -> bool:

@@ -152,3 +152,24 @@ def test_repeats_that_break_a_bound_do_not_outvote_a_result_that_keeps_it() -> N
     assert ruling.verdict is Verdict.CORRUPTION
     assert not ruling.held_is_wrong
     assert "the repeats go wrong" in ruling.reason
+
+
+def _keeps_contract_as_held(results: tuple[Tensor, ...]) -> list[Suspicion]:
+    return [] if torch.equal(results[0], WRONG) else [_suspicion("reference", "contract")]
+
+
+def test_repeats_that_break_the_contract_do_not_outvote_a_result_that_keeps_it() -> None:
+    ruling = _rule([RIGHT], judge=_keeps_contract_as_held)
+    assert ruling.verdict is Verdict.CORRUPTION
+    assert not ruling.held_is_wrong
+    random = _rule([RIGHT], judge=_keeps_contract_as_held, deterministic=False)
+    assert random.verdict is Verdict.NONDETERMINISM
+    both = _rule([RIGHT], judge=lambda _: [_suspicion("reference", "contract")])
+    assert both.held_is_wrong
+
+
+def test_recomputations_that_break_the_contract_do_not_outvote_a_result_that_keeps_it() -> None:
+    ruling = _rule([WRONG], jury=(RIGHT,), judge=_keeps_contract_as_held)
+    assert ruling.verdict is Verdict.CORRUPTION
+    assert not ruling.held_is_wrong
+    assert _rule([WRONG], jury=(RIGHT,), judge=lambda _: []).held_is_wrong

@@ -84,3 +84,26 @@ def dying_workload() -> Workload:
 
     workload.batch = deadly
     return workload
+
+
+def faulty_workload() -> Workload:
+    """The harness cannot put back the optimizer after the trial with number 2, the first that comes
+    to that batch: no fault did that."""
+    workload = small_workload()
+    batch = workload.batch
+
+    def failing(number: int) -> tuple[Tensor, Tensor]:
+        if number == WARMUP_STEPS + 6:
+            workload.optimizer.param_groups.append({"params": []})
+        return batch(number)
+
+    workload.batch = failing
+    return workload
+
+
+def not_finite_workload() -> Workload:
+    """Its loss is NaN from the start."""
+    workload = small_workload()
+    loss = workload.loss
+    workload.loss = lambda model, batch: loss(model, batch) * float("nan")
+    return workload

@@ -96,6 +96,44 @@ def test_every_trial_starts_from_the_same_numbers() -> None:
         assert (old == bits.raw(parameter.detach())).all()
 
 
+def test_a_trial_leaves_no_setting_and_no_new_state_to_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def build() -> Workload:
+        workload = small_workload()
+        model, optimizer = workload.model, workload.optimizer
+        late = torch.nn.Parameter(torch.ones(3))
+        optimizer.add_param_group({"params": [late], "lr": torch.tensor(0.5), "foreach": False})
+        model.register_parameter("late", late)
+        model.register_buffer("seen", torch.zeros(()))
+        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+        optimizer.register_step_post_hook(lambda *_: schedule.step())
+        loss = workload.loss
+
+        def lately(model: torch.nn.Module, batch: object) -> torch.Tensor:
+            model.seen = model.get_buffer("seen") + 1
+            if workload.step_number <= 3:  # two steps of warm-up and the recorded one
+                return loss(model, batch)
+            return loss(model, batch) + late.sum()
+
+        workload.loss = lately
+        return workload
+
+    rig = Arena(Scripted(), build, seed=0, warmup_steps=2)
+    workload = rig._prepared.workload
+
+    def settings() -> list[float]:
+        return [float(group["lr"]) for group in workload.optimizer.param_groups]
+
+    before = settings()
+    num_states = len(workload.optimizer.state)
+    for index in (2, 3):
+        assert rig.try_fault(MODEL, index) is not None
+        assert settings() == before
+        assert len(workload.optimizer.state) == num_states
+        assert float(workload.model.get_buffer("seen")) == 2
+
+
 def test_the_first_numbers_of_a_trial_do_not_depend_on_the_detector() -> None:
     one, two = Scripted(), Scripted(always=(alarm(ADDMM),))
     for detector in (one, two):

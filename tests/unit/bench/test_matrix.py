@@ -16,10 +16,11 @@ from sdc_guard.bench.crew import Message, Refused, Tried, work
 from sdc_guard.bench.harm import HarmRun
 from sdc_guard.bench.matrix import Book, Wish
 from sdc_guard.errors import UsageError
-from tests.unit.bench.small import Scripted, alarm, small_workload
+from tests.unit.bench.small import Scripted, alarm, not_finite_workload, small_workload
 
 WATCH = "NaN and loss-spike watch"
 SMALL = "tests.unit.bench.small:small_workload"
+FAULTY = "tests.unit.bench.small:faulty_workload"
 DYING = "tests.unit.bench.small:dying_workload"
 
 
@@ -91,6 +92,15 @@ def test_processes_measure_and_one_that_dies_is_counted(tmp_path: Path) -> None:
     assert {c.fault for c in found.cells if c.workload == SMALL} == {"single bit", "multi-bit"}
 
 
+def test_an_exception_of_the_harness_is_no_loud_fault() -> None:
+    said: list[Message] = []
+    jobs = wish(workloads=(FAULTY,), faults=("single bit",), num=3, num_clean=0).jobs(BenchFile())
+    deaths = work(jobs, lambda job, message: said.append(message), num_processes=1)
+    assert len(deaths) == 1
+    assert "exit code 1" in deaths[0]
+    assert [m.index for m in said if isinstance(m, Tried)] == [0, 1]
+
+
 def test_a_workload_that_cannot_be_built_is_said_so() -> None:
     said: list[Message] = []
     jobs = wish(workloads=("tests.unit.bench.small:nothing",), num=1).jobs(BenchFile())
@@ -132,6 +142,11 @@ def test_harm_is_measured_against_the_smallest_disturbance() -> None:
     assert 0 < len(found.harmful) < 12
     last_bit = run.measure("low mantissa bit", range(6), label="small", dtype="fp32")
     assert len(last_bit.harmful) <= 3
+
+
+def test_harm_to_a_loss_that_is_no_number_is_not_measured() -> None:
+    with pytest.raises(UsageError, match="no finite number"):
+        HarmRun(not_finite_workload, seed=0, num_steps=1, num_controls=2)
 
 
 def test_examples_of_ours_are_kept_and_those_of_others_are_few() -> None:

@@ -253,6 +253,13 @@ def growing():
     sizes = iter(range(1, 9))
     return model, optimizer, lambda n: torch.ones(next(sizes), 3), loss
 
+def with_closure():
+    model, optimizer, batch, loss = parts()
+    return model, torch.optim.LBFGS(model.parameters()), batch, loss
+
+def raising():
+    raise RuntimeError("no data here")
+
 not_a_function = 3
 """
 
@@ -262,6 +269,7 @@ def user_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str
     """A module in the current folder, which is not on Python's path."""
     (tmp_path / "their_training.py").write_text(USER)
     (tmp_path / "needs_more.py").write_text("import no_such_package_anywhere")
+    (tmp_path / "does_not_parse.py").write_text("def build(:")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p not in ("", str(tmp_path))])
     yield "their_training"
@@ -299,6 +307,9 @@ def test_a_users_workload_is_loaded_from_the_current_folder(
     ("their_training:other_parameters", "gave no gradient to any of the optimizer's 2"),
     ("their_training:moving", r"batch\(0\) gave other numbers when it was asked again"),
     ("their_training:finite", r"batch\(1000000000\) raised IndexError"),
+    ("their_training:with_closure", r"optimizer.step\(\) raised TypeError.* needs a closure"),
+    ("their_training:raising", "raised RuntimeError: no data here; it must return a Workload"),
+    ("does_not_parse:build", "importing 'does_not_parse' raised SyntaxError"),
     ("their_training:growing", r"batch\(0\) gave other numbers when it was asked again"),
 ])
 def test_what_is_no_workload_is_refused(user_module: str, target: str, message: str) -> None:

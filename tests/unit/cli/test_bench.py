@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from sdc_guard.bench.benchfile import read
+from sdc_guard.bench.benchfile import read, sole_writer
 from sdc_guard.cli.main import main
 
 MODEL = "tests.unit.bench.small:small_workload"
@@ -71,3 +71,23 @@ def test_a_model_that_cannot_be_loaded_is_not_measured(tmp_path: Path) -> None:
                  WATCH, "--fault", "weight flip", "--num", "1")
     assert "nothing" in done.output
     assert not (tmp_path / "README.md").exists()
+
+
+def test_two_runs_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with sole_writer(tmp_path):
+        done = bench(tmp_path, "cost", "--detector", WATCH)
+    assert done.exit_code == 2
+    assert "another sdc-guard bench writes there now" in done.output
+
+
+def test_a_folder_that_cannot_be_written_is_said_so_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "file").touch()
+    done = bench(tmp_path / "file" / "deeper", "cost", "--detector", WATCH)
+    assert done.exit_code == 2
+    assert "no result can be written there" in done.output
+
+
+def test_a_seed_below_zero_is_refused(tmp_path: Path) -> None:
+    assert bench(tmp_path, "faults", "--seed", "-1").exit_code == 2
