@@ -16,20 +16,18 @@ from sdc_guard.intervals import median, ratio_of_totals
 
 def measure_cost(
     detector: Detector, build: Callable[[], Workload], *, label: str, dtype: str,
-    device: str = "cpu", seed: int = 0, num_threads: int = 1, num_pairs: int = 12,
-    steps_per_turn: int = 1, warmup_steps: int = 40, name: str,
+    device: str = "cpu", seed: int = 0, num_threads: int = 1, num_pairs: int = 12, name: str,
 ) -> Cost:
-    """Time ``num_pairs`` pairs of turns of ``steps_per_turn`` steps after ``warmup_steps`` watched
-    ones, in which a detector learns.  Every other pair begins with the watched turn, so that a
+    """Time ``num_pairs`` pairs of turns after the watched steps in which a detector learns.  Every other pair begins with the watched turn, so that a
     drift of the machine's speed cancels.  The detector is entered once a turn, which is not timed.
     ``name`` is the detector's in the table, ``label`` the workload's.
 
     Raises:
-        UsageError: if ``num_pairs`` or ``steps_per_turn`` is below 1.
+        UsageError: if ``num_pairs`` is below 1.
     """
-    if num_pairs < 1 or steps_per_turn < 1:
-        raise UsageError(f"num_pairs={num_pairs}, steps_per_turn={steps_per_turn}: both must be at "
-                         "least 1")
+    if num_pairs < 1:
+        raise UsageError(f"num_pairs={num_pairs}: must be at least 1")
+    steps_per_turn = detector.steps_per_turn
 
     def finish() -> None:
         if device != "cpu":
@@ -53,7 +51,7 @@ def measure_cost(
     with intra_op_threads(num_threads):
         workload = build()
         detector.begin(workload)
-        watched_turn_s(warmup_steps)
+        watched_turn_s(detector.steps_to_learn)
         detector.mark()
         plain_turn_s()
         plain_s: list[float] = []

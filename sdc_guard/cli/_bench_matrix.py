@@ -23,8 +23,6 @@ QUICK_DETECTORS = ("sdc_guard all", "sdc_guard 0.5 %", "sdc_guard 1 %", "sdc_gua
                    "sdc_guard 5 %", "rerun and compare", "float64 recompute",
                    "NaN and loss-spike watch", "step replay", "gradient statistics",
                    "debug-mode hashes", "sdcguard 0.4.0")
-LONG_TURN = (40, 160)
-"""Steps of a turn, and of the warm-up, of a detector that does not look at every step alike."""
 HARM_WORKLOADS = ("gpt-tiny",)
 MINUTE_S = 60.0
 
@@ -61,20 +59,15 @@ def cost(options: dict[str, Any]) -> None:
     from sdc_guard.errors import UsageError
 
     wish = _wish(options)
-    quick = options["quick"]
-    num_pairs = options["pairs"] or (6 if quick else 12)
+    num_pairs = options["pairs"] or (6 if options["quick"] else 12)
     for workload, dtype, name in itertools.product(wish.workloads, wish.dtypes, wish.detectors):
         for num_threads in options["threads"] or (1,):
             try:
                 detector = DETECTORS[name]()
-                turn, warmup = (1, 40) if detector.exhaustive else LONG_TURN
-                if quick:
-                    turn, warmup = -(-turn // 4), -(-warmup // 4)
                 found = measure_cost(
                     detector, builder(workload, dtype, wish.seed, wish.device), name=name,
                     label=workload, dtype=dtype, device=wish.device, seed=wish.seed,
-                    num_threads=num_threads, num_pairs=num_pairs, steps_per_turn=turn,
-                    warmup_steps=warmup)
+                    num_threads=num_threads, num_pairs=num_pairs)
             except UsageError as error:
                 _told(f"{name}: not measured: {error}")
                 break

@@ -61,6 +61,7 @@ class GradientStatistics(Detector):
 
     steps_after_one = 5
     steps_of_repeated = 50
+    steps_per_turn = 5
 
     def __init__(self) -> None:
         self._means: dict[str, _Mean] = {}
@@ -113,6 +114,7 @@ class GlobalNormZScore(Detector):
 
     steps_after_one = 5
     steps_of_repeated = 50
+    steps_per_turn = 5
 
     def __init__(self) -> None:
         self._norms: deque[float] = deque(maxlen=NUM_NORMS)

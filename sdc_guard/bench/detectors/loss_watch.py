@@ -39,6 +39,7 @@ class LossWatch(Detector):
 
     steps_after_one = 5
     steps_of_repeated = 50
+    steps_per_turn = 5
 
     def __init__(self) -> None:
         self._largest = 0.0

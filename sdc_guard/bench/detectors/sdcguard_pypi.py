@@ -39,6 +39,7 @@ class SdcguardPypi(Detector):
         self.interval = interval
         self.exhaustive = interval == 1
         self.steps_of_repeated = 3 * interval
+        self.steps_per_turn = interval
         self.name = f"{PACKAGE} {VERSION}" + ("" if interval == 1 else f" every {interval}")
         often = "each step" if interval == 1 else f"every {interval}th step"
         self.description = (

@@ -36,6 +36,7 @@ class StepReplay(Detector):
         self.interval = interval
         self.exhaustive = interval == 1
         self.steps_of_repeated = 3 * interval
+        self.steps_per_turn = interval
         self.name = "step replay" if interval == 1 else f"step replay every {interval}"
         often = "each step" if interval == 1 else f"every {interval}th step"
         self.description = (f"forward and backward of {often} again, hashes compared (torchtitan, "
