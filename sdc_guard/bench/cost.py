@@ -18,9 +18,10 @@ def measure_cost(
     detector: Detector, build: Callable[[], Workload], *, label: str, dtype: str,
     device: str = "cpu", seed: int = 0, num_threads: int = 1, num_pairs: int = 12, name: str,
 ) -> Cost:
-    """Time ``num_pairs`` pairs of turns after the watched steps in which a detector learns.  Every other pair begins with the watched turn, so that a
-    drift of the machine's speed cancels.  The detector is entered once a turn, which is not timed.
-    ``name`` is the detector's in the table, ``label`` the workload's.
+    """Time ``num_pairs`` pairs of turns after the watched steps in which a detector learns.  Every
+    other pair begins with the watched turn, so that a drift of the machine's speed cancels.  The
+    detector is entered once a turn, which is not timed.  ``name`` is the detector's in the table,
+    ``label`` the workload's.
 
     Raises:
         UsageError: if ``num_pairs`` is below 1.

@@ -38,12 +38,13 @@ class Detector:
     which published description.  ``exhaustive``: it looks at everything in each step, so that a
     repeated fault that it misses in three steps it misses for good.  ``steps_after_one``: steps,
     the struck one included, in which it may still notice a fault that struck once;
-    ``steps_of_repeated``: steps after which a repeated fault counts as missed.  ``steps_to_learn``:
-    steps before its cost is measured, then in turns of ``steps_per_turn`` steps: as many as it
-    takes for all that it does to come round.  ``num_checks``: comparisons made so far that could have raised an alarm, of a call or of a number per step.
+    ``steps_of_repeated``: steps after which a repeated fault counts as missed.
+    ``steps_to_learn``: steps before its cost is measured, then in turns of ``steps_per_turn``
+    steps: as many as it takes for all that it does to come round.  ``num_checks``: comparisons made
+    so far that could have raised an alarm, of a call or of a number per step.
     ``names_first_difference``: an alarm names the first operator whose result it has seen differ,
-    which may come after the struck one.  ``changes_training``: why the
-    numbers of the training differ while it watches, empty where they do not.
+    which may come after the struck one.  ``changes_training``: why the numbers of the training
+    differ while it watches, empty where they do not.
     """
 
     name: str

@@ -11,6 +11,9 @@ from sdc_guard.bench.pages.names import NOT_MEASURED, detectors, label
 from sdc_guard.bench.pages.tally import Share, fault_key, measured, of_detector
 from sdc_guard.bench.pages.text import counted, table
 
+LARGE = 0.01
+"""A change of the held-out loss, in its unit, that is told apart."""
+
 
 def _key(harm: Harm) -> tuple[str | int, ...]:
     return (harm.workload, harm.dtype, harm.fault, harm.device, harm.seed)
@@ -39,8 +42,11 @@ def harm_by_fault(file: BenchFile) -> str:
         num = sum(len(h.changes) for h in of_fault)
         rows.append([fault, kinds[fault],
                      counted(sum(len(h.harmful) for h in of_fault), num),
+                     str(sum(c is not None and abs(c) > LARGE
+                             for h in of_fault for c in h.changes.values())),
                      str(sum(c is None for h in of_fault for c in h.changes.values()))])
-    return table(["fault model", "kind", "harmful", "of these: loss no number"], rows)
+    return table(["fault model", "kind", "harmful", f"of these: by more than {LARGE:g}",
+                  "of these: loss no number"], rows)
 
 
 def harm_by_detector(file: BenchFile) -> str:
