@@ -46,7 +46,10 @@ OUTCOMES_TEXT = """\
 `firm`: found. `soft`: a softer word that names the operator. `elsewhere`: only other operators \
 were named. `loud`: the step ended with an exception and no alarm. Faults that changed no bit \
 (`without effect`) are not counted as injected. State, data and checker: faults in parameters, \
-gradients or optimizer state between steps, in batches, and in the detector's own work.
+gradients or optimizer state between steps, in batches, and in the detector's own work. Of checker \
+faults `firm` is no find: it accuses the result in use, which is right, so few are good there. \
+Step replay and debug-mode hashes train on with the repeat, so theirs is the result in use that \
+was struck.
 """
 
 
