@@ -29,7 +29,7 @@ class GuardDetector(Detector):
         self.budget = budget
         self.seed = seed
         self.exhaustive = budget == "all"
-        self.steps_to_learn, self.steps_per_turn = (40, 1) if self.exhaustive else (80, 20)
+        self.steps_to_learn, self.steps_per_turn = (100, 1) if self.exhaustive else (80, 20)
         self.steps_of_repeated = STEPS_OF_ALL if self.exhaustive else STEPS_AT_A_SHARE
         amount = "all" if isinstance(budget, str) else f"{100 * budget:g} %"
         self.name = f"sdc_guard {amount}"
