@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import time
 from typing import Any
 
 from sdc_guard.guard import Guard
@@ -62,3 +63,12 @@ def _fields(record: Any) -> dict[str, Any]:
 def _set_fields(record: Any, fields: dict[str, Any]) -> None:
     for name, value in fields.items():
         setattr(record, name, list(value) if isinstance(value, list) else value)
+
+
+def write_off(guard: Guard) -> None:
+    """Begin the guard's ledger of time spent and time allowed anew; rates and prices stay."""
+    scheduler = guard._scheduler
+    scheduler.check_s = scheduler._watch_s = scheduler._active_s = 0.0
+    scheduler._num_priced = scheduler.num_dispatched
+    scheduler._at_step = (scheduler.num_dispatched, 0.0)
+    scheduler._started_s = time.perf_counter()
