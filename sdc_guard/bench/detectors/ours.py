@@ -43,7 +43,8 @@ class GuardDetector(Detector):
         amount = "all" if isinstance(budget, str) else f"{100 * budget:g} %"
         self.name = f"sdc_guard {amount}"
         self.description = (
-            "every op call checked" if self.exhaustive else f"{amount} of the run time for checks")
+            "every op call checked" if self.exhaustive
+            else f"{amount} of the run time for checks, in a run that knows its sites")
         self._guard: Guard | None = None
         self._learned: Learned | None = None
         self._before: Noted | None = None

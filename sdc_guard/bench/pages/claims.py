@@ -74,7 +74,8 @@ def _bench(reports: Path) -> list[str]:
         "short: [reports/bench](reports/bench).",
         table(["detector", "cost, demo GPT fp32", "one-off transients found", "repeated found",
                "deterministic found", "false alarms per million checks"], rows),
-        "A one-off transient is seen about as often as the share of work that is checked."]
+        "A one-off transient is seen about as often as the share of work that is checked. Faults "
+        "were tried on small models too, whose short steps leave a budget time for few checks."]
 
 
 _Kind = TypeVar("_Kind")

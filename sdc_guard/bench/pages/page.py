@@ -32,7 +32,10 @@ comparisons below are on the faults that both met.
 """
 UNDER_THE_TABLE = """\
 A one-off transient is seen about as often as the share of work that is checked, so a small budget \
-misses most of them. Repeated and deterministic faults come back, and are found some steps later.
+misses most of them. Repeated and deterministic faults come back, and are found some steps later. \
+Shares are measured as in a run that has been under way for long; at its start a share pays for \
+learning its sites first. A step of most workloads here takes about 7 ms (of the demo GPT 170 ms), \
+and one check costs more than a hundredth of that: a share of so short a step pays for few checks.
 """
 CAUSES = """\
 **Wrong cause**: a named cause that is neither the fault's own nor `unknown`, among all named. \
