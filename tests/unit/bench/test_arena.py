@@ -12,7 +12,7 @@ from sdc_guard.bench import arena
 from sdc_guard.bench.arena import NUM_STARTS, Arena
 from sdc_guard.bench.cells import ELSEWHERE, FIRM, LOUD, MISSED, SOFT, FaultTrial
 from sdc_guard.bench.detectors.base import Alarm
-from sdc_guard.bench.detectors.ours import GuardDetector
+from sdc_guard.bench.detectors.ours import STEPS_TO_KNOW, GuardDetector
 from sdc_guard.bench.workload import Workload, intra_op_threads
 from tests.unit.bench.small import Scripted, alarm, flip, small_workload
 
@@ -165,3 +165,16 @@ def test_the_guard_finds_the_flip_and_says_transient() -> None:
     assert {a.cause for a in trial.alarms} == {"transient"}
     assert not rig.clean_alarms
     assert torch.is_grad_enabled()
+
+
+def test_a_share_knows_its_sites_and_owes_nothing_when_trials_begin() -> None:
+    detector = GuardDetector(0.05)
+    Arena(detector, small_workload, seed=0, warmup_steps=STEPS_TO_KNOW + 2)
+    guard = detector.guard
+    assert guard.budget == 0.05
+    assert guard._scheduler.spent_s == 0.0
+    assert len(guard._pipeline._plans) > 20
+    exhaustive = GuardDetector("all")
+    Arena(exhaustive, small_workload, seed=0, warmup_steps=STEPS_TO_KNOW + 2)
+    assert exhaustive.guard.budget == "all"
+    assert exhaustive.guard._scheduler.spent_s > 0.0
