@@ -113,12 +113,16 @@ def harm(options: dict[str, Any]) -> None:
 def page(options: dict[str, Any]) -> None:
     """Renew the page and its figures from the file; in a checkout's own reports, the README's
     claims too."""
-    from sdc_guard.bench.benchfile import read
+    from sdc_guard.bench.benchfile import merge, read, write
     from sdc_guard.bench.pages.write import write_page, write_pages
     from sdc_guard.evidence.plain_json import plain
 
     path = result_path(options)
     contents = read(path)
+    for other in options["joined"]:
+        contents = merge(contents, read(other))
+    if options["joined"]:
+        write(path, contents)
     readme = Path("README.md")
     if options["out"] is None and readme.exists():
         write_pages(path.parent.parent, readme)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from types import TracebackType
@@ -29,7 +30,7 @@ def available_cores() -> int:
 
 def command_line() -> str:
     """What the user typed, as a report quotes it: without the folder of the program."""
-    return " ".join(["sdc-guard", *sys.argv[1:]])
+    return shlex.join(["sdc-guard", *sys.argv[1:]])
 
 
 def is_interactive(console: Console) -> bool:

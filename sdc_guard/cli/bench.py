@@ -52,6 +52,9 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
               help="overhead, profile: 'all' or a share; default all, 0.02 and 0 for overhead.")
 @click.option("--resume", type=click.Path(path_type=Path, exists=True, dir_okay=False),
               help="detection: continue this result file.")
+@click.option("--join", "joined", multiple=True,
+              type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="page: add the results of this bench.json, of another run or machine, first.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--quick", is_flag=True,

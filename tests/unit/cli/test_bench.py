@@ -47,6 +47,12 @@ def test_a_users_model_from_faults_to_the_page(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == shown.stdout.removesuffix("\n")
     as_json = json.loads(bench(tmp_path, "page", "--json").stdout)
     assert len(as_json["cells"]) == 1
+    other = tmp_path / "other"
+    more = ("--model", MODEL, "--detector", WATCH, "--fault", "gradient flip", "--num", "1")
+    assert bench(other, "faults", *more).exit_code == 0
+    assert bench(tmp_path, "page", "--join", str(other / "bench.json")).exit_code == 0
+    assert {c.fault for c in read(tmp_path / "bench.json").cells} == {"weight flip",
+                                                                      "gradient flip"}
 
 
 @pytest.mark.parametrize(
