@@ -23,6 +23,7 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.errors import DuplicateOp, UsageError
 from sdc_guard.formats import Format, format_of
 from sdc_guard.ops._axes import AxesOf, spelled
+from sdc_guard.ops._kernels import KernelOf
 from sdc_guard.ops._symmetry import Symmetry
 
 F64 = NDArray[np.float64]
@@ -159,7 +160,8 @@ class OpSpec:
     ``axes``: named axes of operands and results.  ``symmetries``: bit-exact relations for replay, a
     tuple or a function of the call.  ``reference``: float64 by an independent path.
     ``residual``: how far the results miss their defining equations.  ``checksum``: for products,
-    see ``check/reference.py``.  ``invariant``: an exact fact, returns (output, mask of elements
+    see ``check/reference.py``.  ``kernel``: checks on the device of the operands, see
+    ``ops/_kernels.py``.  ``invariant``: an exact fact, returns (output, mask of elements
     that break it, text) or None; ``proves`` tells of a call whether that fact fixes every bit of
     every result, so that no other witness can add to it.  ``deterministic``: the op is documented
     to give equal bits for equal calls on every device it is used on.  ``replayable`` is
@@ -179,6 +181,7 @@ class OpSpec:
     reference: ReferenceFn | None = None
     residual: ResidualFn | None = None
     checksum: ChecksumFn | None = None
+    kernel: KernelOf | None = None
     invariant: InvariantFn | None = None
     proves: ProvesFn | None = None
     flops: FlopsOf = elementwise_flops
