@@ -17,19 +17,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from sdc_guard import active, ranks
+from sdc_guard import active, limits, ranks
+from sdc_guard.accounting import coverage_of, not_seen, not_undoable
 from sdc_guard.check.selftest import dead_witnesses
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.environment import collect_environment
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.gate import Gate, GateCalls
-from sdc_guard.limits import (
-    default_memory_budget_bytes,
-    parse_memory_budget,
-    parse_optimizers,
-    parse_out,
-    parse_seed,
-)
 from sdc_guard.observe.compiled import CompiledRegions
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.observe.provenance import Provenance
@@ -65,6 +59,11 @@ class Guard:
         memory_budget: bytes for copies and retained inputs; default 256 MB or 2 % of the device.
         evidence: ``"full"``, ``"stats"`` (no user data on disk) or ``"none"``.
         act_on: verdicts that ``raise`` and ``skip`` act on.
+        kernels: ``"auto"`` checks what is on a CUDA device by Triton kernels there, ``"always"``
+            on a CPU too, in Triton's interpreter (slow, for tests), ``"never"`` nowhere.
+        witnesses: use these alone, of ``replay``, ``reference``, ``checksum``, ``residual``,
+            ``invariant`` and ``kernel``; None: all.  ``("kernel",)`` with ``budget="all"`` checks
+            every call that a kernel takes, and no other.
 
     A ``Guard`` inside a ``Guard`` on one thread joins the outer one.  A thread is watched while the
     guard is entered on it, and from the first ``optimizer.step()`` that it makes; ops of any other
@@ -86,14 +85,14 @@ class Guard:
         evidence: str = "full",
         act_on: tuple[str, ...] = ("corruption",),
         model: nn.Module | None = None,
+        kernels: str = "auto",
+        witnesses: tuple[str, ...] | None = None,
     ) -> None:
         self.budget = parse_budget(budget)
         self._policy = Policy(on_finding, act_on)
-        self.memory_budget_bytes = (default_memory_budget_bytes(model) if memory_budget is None
-                                    else parse_memory_budget(memory_budget))
-        optimizers = parse_optimizers(optimizer)
-        self.out = parse_out(out)
-        self.seed = parse_seed(seed)
+        self.memory_budget_bytes = limits.parse_memory_budget(memory_budget, model)
+        self.out = limits.parse_out(out)
+        self.seed = limits.parse_seed(seed)
         self._scheduler = Scheduler(self.budget, self.seed)
         self._provenance = Provenance()
         if model is not None:
@@ -104,11 +103,16 @@ class Guard:
         self._pipeline = Pipeline(
             self._scheduler, self._events,
             BundleWriter(self.out / "bundles" if self.out is not None else None, level=evidence),
-            dead, self.memory_budget_bytes)
+            dead, self.memory_budget_bytes, limits.parse_kernels(kernels),
+            limits.parse_witnesses(witnesses))
         self._mode = GuardMode(
             self._scheduler, self._provenance, self._pipeline.check, self._settle,
             self._pipeline.find_plan, self._pipeline.on_error, self.memory_budget_bytes)
-        self._gate = Gate(self._gate_calls(), model, optimizers, self.memory_budget_bytes)
+        self._mode.is_idle_for = self._pipeline.is_idle_for
+        if self._pipeline.device.checks.is_usable:
+            self._mode.before_write = self._pipeline.device.before_write
+        self._gate = Gate(self._gate_calls(), model, limits.parse_optimizers(optimizer),
+                          self.memory_budget_bytes)
         self._compiled = CompiledRegions(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer
         self._mode.settle_step = self._gate.settle
@@ -133,27 +137,19 @@ class Guard:
     @property
     def findings(self) -> list[Finding]:
         """What was found so far; repeats of one kind are counted in its last entry."""
-        return list((self._outer or self)._pipeline.findings)
+        pipeline = (self._outer or self)._pipeline
+        with self._mode.locked():
+            pipeline.device.settle()
+        return list(pipeline.findings)
 
     @property
     def coverage(self) -> Coverage:
         """Calls, elements and FLOPs checked and not, per op, with reasons."""
         if self._outer is not None:
             return self._outer.coverage
-        scheduler, pipeline = self._scheduler, self._pipeline
-        ops = [self._mode.tallies[name].coverage() for name in sorted(self._mode.tallies)
-               if self._mode.tallies[name].calls]
-        return Coverage(
-            ops=(*ops, *self._compiled.coverage()),
-            gaps=tuple(sorted(pipeline.gaps | self._compiled.gaps() | self._unwatched())),
-            dead_witnesses=tuple(sorted(pipeline.dead_witnesses)),
-            refused_relations=tuple(sorted(pipeline.refused)),
-            overhead_s=scheduler.spent_s,
-            elapsed_s=scheduler.elapsed_s,
-            steps=pipeline.step,
-            steps_skipped=self._steps_skipped,
-            guard_errors=pipeline.guard_errors + self._events.failures.count,
-        )
+        return coverage_of(
+            self._pipeline, self._mode, self._compiled, unwatched=self._num_unwatched,
+            steps_skipped=self._steps_skipped, num_log_failures=self._events.failures.count)
 
     def summary(self) -> str:
         """Verdicts, coverage and overhead as text."""
@@ -211,6 +207,7 @@ class Guard:
         """Stop watching, leave nothing on the thread, and write the summary to the event log."""
         if not active.is_running(self):
             return
+        self._take_last()
         self._gate.close()
         remove(self._mode)
         self._mode.active = False
@@ -219,6 +216,7 @@ class Guard:
         self._depth = 0
         active.stop(self)
         self._events.write("summary", coverage=self.coverage, findings=len(self.findings))
+        self._policy.tell(hold=False)
 
     def leave_to_parent(self) -> None:
         """Let every call through in this forked child; the parent goes on guarding."""
@@ -241,10 +239,6 @@ class Guard:
             self._pipeline.gaps.add(gap)
             self._events.write("not_covered", reason=gap, step=self._pipeline.step)
             log.warning("sdc_guard: %s", gap)
-
-    def _unwatched(self) -> set[str]:
-        return {f"{count} of {self._pipeline.step} {what} were not watched, to keep the budget"
-                for what, count in self._num_unwatched.items() if count}
 
     @property
     def on_finding(self) -> OnFinding:
@@ -278,25 +272,17 @@ class Guard:
             is_active_here=lambda: active_guard() is self,
             is_corrupt=lambda: bool(self._policy.corrupt),
             protects=self._protects,
-            wants_inside=self._wants_inside,
+            wants_inside=lambda: self._scheduler.draw_inside(self._step_s, self._inside_s),
             step_begins=self._step_begins,
             entering=self._entering,
             leaving=self._leaving,
             rejected=self._rejected,
             step_done=self._step_done,
             given_up=self._given_up,
-            not_undoable=self._not_undoable,
+            not_undoable=lambda num_bytes: self.note_gap(
+                not_undoable(num_bytes, self.memory_budget_bytes)),
             on_error=self._pipeline.on_error,
         )
-
-    def _wants_inside(self) -> bool:
-        """Watch the ops of this optimizer step?  Under a budget, in a share of the steps that costs
-        at most a third of it; the first step measures the cost."""
-        if self.budget == "all" or self.budget == 0.0 or not self._inside_s:
-            return self.budget != 0.0
-        assert isinstance(self.budget, float)
-        share = self.budget * self._step_s / (3 * self._inside_s)
-        return bool(self._scheduler.generator.random() < share)
 
     def _entering(self, watched: bool) -> None:
         self._provenance.in_optimizer = True
@@ -306,7 +292,21 @@ class Guard:
         if not watched:
             remove(self._mode)
 
+    def _take_last(self) -> None:
+        """What is still on a device when watching ends; told once all is put back."""
+        with self._mode.locked():
+            self._pipeline.device.step_over()
+        self._policy.take(self._pipeline.pending)
+        self._pipeline.pending = []
+
+    def _read_kernels(self) -> None:
+        """The verdicts that are still on a device, before anything that they are about changes."""
+        with self._mode.locked():
+            self._pipeline.device.step_over()
+        self._settle()
+
     def _leaving(self) -> None:
+        self._read_kernels()
         self._provenance.in_optimizer = False
         if self._inside_watched:
             self._inside_s = max(self._scheduler.spent_s - self._spent_before_s, 1e-6)
@@ -326,14 +326,11 @@ class Guard:
         if self.on_finding == "raise":
             self._policy.raise_corrupt()
 
-    def _not_undoable(self, num_bytes: int) -> None:
-        self.note_gap(
-            f"a corrupt step cannot be undone: parameters and state, or buffers, take {num_bytes} "
-            f"bytes, memory_budget is {self.memory_budget_bytes}")
-
     def _new_step(self) -> None:
         """First differentiable op after an optimizer step."""
         self._in_step = True
+        with self._mode.locked():
+            self._pipeline.device.step_over()
         self._mode.conditions = conditions()
         self._stepped.clear()
         if self._is_over:
@@ -345,6 +342,7 @@ class Guard:
     def _step_begins(self, optimizer: Optimizer, takes_closure: bool) -> None:
         """A step whose forward was not seen begins here: it will run in the closure, or it ran
         unwatched (then this optimizer has stepped since the last one that was seen)."""
+        self._read_kernels()
         if self._mode.on_new_step is not None:
             if takes_closure:
                 self._mode.on_new_step = None
@@ -389,11 +387,8 @@ class Guard:
             not self._is_over or optimizer in self._stepped)
         ran_compiled = self._compiled.num_regions != self._num_regions
         alone = self._in_step and not mode.num_backward_ops
-        part = "forward" if again else "backward" if alone else ""
-        if part and self._watching and not ran_compiled:
-            self.note_gap(
-                f"a step's {part} was not seen: it ran on another thread, which is watched only "
-                "while a Guard is entered there, or there was none")
+        if (again or alone) and self._watching and not ran_compiled:
+            self.note_gap(not_seen("forward" if again else "backward"))
         self._stepped.add(optimizer)
         self._num_regions = self._compiled.num_regions
         mode.num_backward_ops = 0

@@ -13,6 +13,8 @@ from sdc_guard.records import Verdict
 
 DEFAULT_BYTES = 256 * 2**20
 DEVICE_SHARE = 0.02
+KERNELS = ("auto", "always", "never")
+WITNESSES = ("replay", "reference", "checksum", "residual", "invariant", "kernel")
 
 
 def default_memory_budget_bytes(model: nn.Module | None) -> int:
@@ -24,12 +26,14 @@ def default_memory_budget_bytes(model: nn.Module | None) -> int:
     return DEFAULT_BYTES
 
 
-def parse_memory_budget(value: object) -> int:
-    """A number of bytes, at least 0.
+def parse_memory_budget(value: object, model: nn.Module | None) -> int:
+    """A number of bytes, at least 0; None: the default for the model.
 
     Raises:
         UsageError: for anything else.
     """
+    if value is None:
+        return default_memory_budget_bytes(model)
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     raise UsageError(f"memory_budget={value!r}: give a number of bytes, 0 or more")
@@ -81,3 +85,28 @@ def parse_verdicts(names: tuple[str, ...]) -> frozenset[Verdict]:
     if isinstance(names, str) or any(n not in known for n in names):
         raise UsageError(f"act_on={names!r}: give a tuple of verdicts from {', '.join(known)}")
     return frozenset(known[n] for n in names)
+
+
+def parse_kernels(value: object) -> str:
+    """When Triton kernels check: ``auto``, ``always`` or ``never``.
+
+    Raises:
+        UsageError: for anything else.
+    """
+    if isinstance(value, str) and value in KERNELS:
+        return value
+    raise UsageError(f"kernels={value!r}: give one of {', '.join(KERNELS)}")
+
+
+def parse_witnesses(names: object) -> frozenset[str]:
+    """The witnesses that are *not* to be used; none for None.
+
+    Raises:
+        UsageError: for anything but a tuple or list of known names.
+    """
+    if names is None:
+        return frozenset()
+    if isinstance(names, (tuple, list)) and names and all(n in WITNESSES for n in names):
+        return frozenset(WITNESSES) - set(names)
+    raise UsageError(f"witnesses={names!r}: give a tuple of names from {', '.join(WITNESSES)}, or "
+                     "None for all of them")

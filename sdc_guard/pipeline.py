@@ -19,17 +19,19 @@ from torch import Tensor
 
 from sdc_guard import ranks
 from sdc_guard.attribute.arbitrate import Ruling, arbitrate, undecided
-from sdc_guard.attribute.describe import in_full, pattern_of, worst_element
 from sdc_guard.attribute.places import find_cause, unattributed
 from sdc_guard.calls import BoundCall
 from sdc_guard.cases import make_case, suspect
+from sdc_guard.check.device import DeviceChecks
 from sdc_guard.check.frames import Frame, frame_of, framed
 from sdc_guard.check.plan import Plan, make_plan, spec_for
 from sdc_guard.check.reference import REFERENCE_WORK, checksum, sampled_reference
 from sdc_guard.check.relations import Relation
+from sdc_guard.device_witness import DeviceWitness
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
+from sdc_guard.observe.classify import Entry
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
 from sdc_guard.ops import GENERATOR, GENERIC, copied, repeated
@@ -39,12 +41,10 @@ from sdc_guard.records import (
     Finding,
     Observation,
     OpCall,
-    Pattern,
     Suspicion,
     Verdict,
-    Worst,
 )
-from sdc_guard.wording import describe, message, reduced
+from sdc_guard.wording import describe, message, places, reduced
 
 log = logging.getLogger("sdc_guard")
 
@@ -72,11 +72,14 @@ class Pipeline:
         bundles: BundleWriter,
         dead_witnesses: frozenset[str],
         memory_budget_bytes: int,
+        kernels: str = "auto",
+        unused_witnesses: frozenset[str] = frozenset(),
     ) -> None:
         self.scheduler = scheduler
         self.events = events
         self.bundles = bundles
         self.dead_witnesses = dead_witnesses
+        self._silent = dead_witnesses | unused_witnesses
         self.memory_budget_bytes = memory_budget_bytes
         self.findings: list[Finding] = []
         self.pending: list[Finding] = []
@@ -87,10 +90,21 @@ class Pipeline:
         self._plans: dict[Any, Plan] = {}
         self._known: dict[tuple[str, ...], _Known] = {}
         self._errors_logged: Counter[str] = Counter()
+        self.device = DeviceWitness(
+            DeviceChecks("never" if "kernel" in unused_witnesses else kernels, scheduler.generator,
+                         memory_budget_bytes),
+            scheduler, self._investigate, self.on_error, self.gaps.add)
 
     def find_plan(self, key: Any) -> Plan | None:
         """The plan of a site that was looked at before."""
         return self._plans.get(key)
+
+    def is_idle_for(self, entry: Entry) -> bool:
+        """True if none of the witnesses that may be used can say anything about an operator."""
+        spec = entry.spec
+        return spec is not None and not (
+            (spec.kernel is not None and self.device.checks.is_usable)
+            or {"reference" if w == "sample" else w for w in spec.witnesses} - self._silent)
 
     def on_error(self, where: str, error: BaseException) -> None:
         """Record a failure of the guard's own work; training goes on."""
@@ -142,7 +156,7 @@ class Pipeline:
     def _witnesses_of(self, plan: Plan) -> tuple[Callable[..., Any], ...]:
         if plan.spec.invariant is None:
             return self._replay, self._reference
-        if plan.proven and "invariant" not in self.dead_witnesses:
+        if plan.proven and "invariant" not in self._silent:
             return (self._invariant,)
         return self._invariant, self._replay, self._reference
 
@@ -171,7 +185,7 @@ class Pipeline:
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
     ) -> tuple[str, Suspicion | None, Relation | None]:
         invariant = plan.spec.invariant
-        if invariant is None or "invariant" in self.dead_witnesses:
+        if invariant is None or "invariant" in self._silent:
             return "", None, None
         broken = invariant(call, held)
         if broken is None:
@@ -196,7 +210,7 @@ class Pipeline:
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
     ) -> tuple[str, Suspicion | None, Relation | None]:
         relation = plan.next_relation()
-        if relation is None or "replay" in self.dead_witnesses:
+        if relation is None or "replay" in self._silent:
             return "", None, None
         present = {i for i, t in enumerate(held) if t is not None}
         broken = [p for p in relation.run(call, held, plan.visits) if not p.agrees()]
@@ -217,7 +231,12 @@ class Pipeline:
     def _reference(
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
     ) -> tuple[str, Suspicion | None, Relation | None]:
-        spec, dead = plan.spec, self.dead_witnesses
+        spec, dead = plan.spec, self._silent
+        by_kernels = self.device.launch(plan, Observation(call, held), watch)
+        if by_kernels:
+            for witness in by_kernels[1:]:
+                watch.tally.witnesses[witness] += 1
+            return by_kernels[0], None, None
         if not spec.judged or "reference" in dead or (spec.residual and "residual" in dead):
             return "", None, None
         needs_it = plan.stays_in_place or watch.tally.reduction
@@ -228,7 +247,7 @@ class Pipeline:
         plan.referenced, started_s = plan.referenced + 1, time.perf_counter()
         work = REFERENCE_WORK if self.scheduler.budget == "all" else CHEAP_REFERENCE_WORK
         witness, found = sampled_reference(plan, call, held, self.scheduler.generator, work)
-        if not found and witness == "sample" and "checksum" not in self.dead_witnesses:
+        if not found and witness == "sample" and "checksum" not in self._silent:
             found = checksum(plan, call, held)
             if plan.spec.checksum is not None:
                 watch.tally.witnesses["checksum"] += 1
@@ -242,8 +261,10 @@ class Pipeline:
         suspicion: Suspicion,
         relation: Relation | None,
         watch: Watch,
+        ruling: Ruling | None = None,
     ) -> bool:
-        """Arbitrate and keep a finding; False if there is none, and other witnesses may speak."""
+        """Arbitrate, unless that is done, and keep a finding; False if there is none, and other
+        witnesses may speak."""
         call, held = observation.call, observation.held
         if plan.spec.family == GENERIC:  # and arbitration shall not write to what no schema names
             call = copied(call)
@@ -254,7 +275,8 @@ class Pipeline:
             if seen is not None and suspicion.frame is None:
                 suspicion = framed(suspicion, seen)
             frame = seen
-            ruling = arbitrate(make_case(plan, observation, suspicion, relation, frame))
+            ruling = ruling or arbitrate(
+                make_case(plan, observation, suspicion, relation, frame))
         except Exception as error:  # out of memory, or an operand that a reference does not take
             self.on_error(f"while arbitrating {call.form.name}", error)
             ruling = undecided(suspicion, f"arbitration failed: {type(error).__name__}: {error}")
@@ -313,7 +335,7 @@ class Pipeline:
         assert ruling.verdict is not None
         worst, pattern = None, None
         try:
-            worst, pattern = _places(ruling, held, frame)
+            worst, pattern = places(ruling, held, frame)
         except Exception as error:  # the finding stands without them
             self.on_error(f"while describing a finding in {op_call.op}", error)
         return Finding(
@@ -357,22 +379,3 @@ class Pipeline:
             reduced=part,
         )
         return msgspec.structs.replace(finding, evidence=evidence)
-
-
-def _places(
-    ruling: Ruling, held: tuple[Tensor, ...], frame: Frame | None
-) -> tuple[Worst | None, Pattern | None]:
-    """The worst element and the pattern of the wrong ones, in the whole result."""
-    output, pattern = ruling.output, pattern_of(ruling.wrong)
-    worst = worst_element(
-        (held if frame is None else frame.view(held))[output],
-        output,
-        ruling.wrong,
-        ruling.expected,
-        ruling.limit,
-        ruling.formula,
-        ruling.exceeds,
-    )
-    if frame is None:
-        return worst, pattern
-    return in_full(worst, pattern, frame.offset(output), held[output].numel())

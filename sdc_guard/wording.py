@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from sdc_guard.attribute.arbitrate import Ruling
-from sdc_guard.attribute.describe import tensor_meta
+from sdc_guard.attribute.describe import in_full, pattern_of, tensor_meta, worst_element
 from sdc_guard.calls import BoundCall
+from sdc_guard.check.frames import Frame
 from sdc_guard.check.plan import Plan
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.provenance import Origin
 from sdc_guard.ops._axes import FIXED, narrow, narrow_call
 from sdc_guard.ops._symmetry import OUTERMOST
-from sdc_guard.records import OpCall, Worst
+from sdc_guard.records import OpCall, Pattern, Worst
 
 
 def reduced(
@@ -97,3 +98,22 @@ def message(ruling: Ruling, op_call: OpCall, worst: Worst | None) -> str:
         f"{head}: {num_wrong} of {ruling.wrong.size} elements; [{index}] is "
         f"{worst.got.repr}{wanted}: {ruling.reason}"
     )
+
+
+def places(
+    ruling: Ruling, held: tuple[Tensor, ...], frame: Frame | None
+) -> tuple[Worst | None, Pattern | None]:
+    """The worst element and the pattern of the wrong ones, in the whole result."""
+    output, pattern = ruling.output, pattern_of(ruling.wrong)
+    worst = worst_element(
+        (held if frame is None else frame.view(held))[output],
+        output,
+        ruling.wrong,
+        ruling.expected,
+        ruling.limit,
+        ruling.formula,
+        ruling.exceeds,
+    )
+    if frame is None:
+        return worst, pattern
+    return in_full(worst, pattern, frame.offset(output), held[output].numel())

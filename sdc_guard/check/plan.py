@@ -20,6 +20,7 @@ from sdc_guard.check.relations import Relation
 from sdc_guard.ops._axes import FIXED, Axes, size_of
 from sdc_guard.ops._generic import FAMILY as GENERIC
 from sdc_guard.ops._generic import repeated
+from sdc_guard.ops._kernels import KernelRun
 from sdc_guard.ops._registry import OpSpec, lookup_complex
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry
 
@@ -34,7 +35,8 @@ class Plan:
     for seeded ops (attention with dropout) whose symmetries do not apply to this call.
     ``stays_in_place``: no relation moves this call's work (a sum to one number), or not all of it,
     so a fault that is tied to a place is left to the reference, which then sees every cheap call.
-    ``proven``: the op's invariant fixes every bit of this call's results.
+    ``proven``: the op's invariant fixes every bit of this call's results.  ``kernel_runs``: what
+    launches kernels that check calls of this site, by the numbers that such a call is given.
     """
 
     spec: OpSpec
@@ -52,6 +54,7 @@ class Plan:
     referenced: int = 0
     cost_s: float = 0.0
     refusals: list[str] = field(default_factory=list)
+    kernel_runs: dict[tuple[float, ...], KernelRun | None] = field(default_factory=dict)
 
     def next_relation(self) -> Relation | None:
         """The relations in turn; the plain rerun where none is left; None for ops that draw

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.check.device import DeviceChecks
 from sdc_guard.check.plan import Plan, make_plan
 from sdc_guard.check.reference import checksum, full_reference, sampled_reference
 from sdc_guard.ops import lookup
+from sdc_guard.records import Observation
 
 SIZE = 24
 FLIPPED_INDEX = 37
@@ -95,3 +97,21 @@ def _dead_residual() -> set[str]:
     clean = not full_reference(plan, call, (x,))
     seen = bool(full_reference(plan, call, (flipped(x, FLIPPED_INDEX, 30),)))
     return set() if clean and seen else {"residual"}
+
+
+def kernel_is_alive(device: torch.device) -> bool:
+    """True if the kernels on a device say nothing of a right product and see one wrong exponent.
+
+    Raises whatever a launch raises there.
+    """
+    with torch._C._DisableTorchDispatch(), torch.no_grad():
+        plan, call, right = _product()
+        there = call.mapped(lambda _, t: t.to(device))
+        checks = DeviceChecks("always", np.random.default_rng(0), 2**30)
+        run = checks.run_for(plan, there, (right.to(device),))
+        if run is None:
+            return False
+        for held in (right, flipped(right, FLIPPED_INDEX, 30)):
+            checks.launch(plan, Observation(there, (held.to(device),)), run, held)
+        doubts, _ = checks.read()
+        return bool(doubts) and all(d.pending.tag is not right for d in doubts)

@@ -58,17 +58,30 @@ _NUMERIC_NAMESPACES_WITHOUT_NUMBERS = frozenset({"profiler", "prim", "prims", "i
 
 @dataclass(slots=True)
 class Entry:
-    """An operator overload as the mode knows it."""
+    """An operator overload as the mode knows it.  ``writes``: it may change memory that existed
+    before the call."""
 
     op: Any
     kind: Kind
     form: OpForm | None = None
     spec: OpSpec | None = None
     reason: str = ""
+    writes: bool = False
 
 
 def classify(op: Any) -> Entry:
     """Sort an operator that arrives at the mode for the first time."""
+    entry = _sorted(op)
+    entry.writes = entry.form is None or bool(entry.form.overwrites) or _says_little(op)
+    return entry
+
+
+def _says_little(op: Any) -> bool:
+    """Only ATen's schemas name all that an operator writes to."""
+    return op.namespace not in ("aten", *_NUMERIC_NAMESPACES_WITHOUT_NUMBERS)
+
+
+def _sorted(op: Any) -> Entry:
     if not isinstance(op, torch._ops.OpOverload):
         return Entry(op, Kind.UNKNOWN, reason="higher-order operator: its body is not seen")
     form = form_of(op)

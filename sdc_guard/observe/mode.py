@@ -75,6 +75,8 @@ class GuardMode(TorchDispatchMode):
         self.settle_step: Callable[[], None] = lambda: None
         self.is_dispatching = False
         self.owns_buffer: Callable[[object], bool] = lambda tensor: False
+        self.before_write: Callable[[list[Tensor] | None], None] | None = None
+        self.is_idle_for: Callable[[Entry], bool] = lambda entry: False
         self._entries: dict[int, tuple[Entry, Tally | None]] = {}
         self._check = check
         self._settle = settle
@@ -120,6 +122,10 @@ class GuardMode(TorchDispatchMode):
         alone_s, watched_s = (sorted(t)[len(t) // 2] for t in times_s)
         return max(watched_s - alone_s, 1e-7)
 
+    def locked(self) -> threading.RLock:
+        """The lock under which checks run, on whatever thread."""
+        return self._lock
+
     def rearm(self, hook: Callable[[], None]) -> None:
         """Call ``hook`` at the first differentiable op from now on."""
         self.last_sequence_nr = torch._C._autograd._get_sequence_nr()
@@ -151,6 +157,8 @@ class GuardMode(TorchDispatchMode):
         if known is None:
             known = self._sort(func)
         entry, tally = known
+        if entry.writes and self.before_write is not None:
+            self._announce(entry, args, kwargs)
         if tally is None:
             if entry.kind is Kind.COMPOSITE:
                 return self._decomposed(func, args, kwargs)
@@ -158,6 +166,21 @@ class GuardMode(TorchDispatchMode):
                 self.provenance.note_nodes()
             return func(*args, **kwargs)
         return self._watch(entry, tally, args, kwargs)
+
+    def _announce(self, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Tell what an operator is about to write to; None where its schema does not say."""
+        form = entry.form
+        written: list[Tensor] | None = None
+        try:
+            if form is not None and entry.op.namespace == "aten":
+                bound = form.bind(args, kwargs)
+                written = [t for i in form.overwrites for t in flatten(bound[i]) if t is not None]
+            with self._lock:
+                assert self.before_write is not None
+                self.before_write(written)
+        except Exception as error:
+            self._on_error(f"before {entry.op}", error)
+        self._settle()
 
     def _settle_step(self) -> None:
         """Let the gate notice a step that raised.  While we are called, the dispatcher keeps this
@@ -196,6 +219,8 @@ class GuardMode(TorchDispatchMode):
         except Exception as error:
             self._on_error(f"while classifying {func}", error)
             entry = Entry(func, Kind.UNKNOWN, reason="guard error")
+        if entry.kind is Kind.CHECKED and self.is_idle_for(entry):
+            entry.spec, entry.reason = None, "no witness of those chosen applies"
         tally = None
         if entry.kind in (Kind.CHECKED, Kind.UNKNOWN):
             name = entry.form.packet if entry.form is not None else str(func)

@@ -31,6 +31,7 @@ _OWN_ROOMS = tuple(
         "guard",
         "wrapping",
         "pipeline",
+        "device_witness",
         "policy",
         "gate",
         "ops",

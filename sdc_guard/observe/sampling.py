@@ -197,6 +197,11 @@ class Scheduler:
         self.check_s += seconds
         tally.cost_s += 0.2 * (seconds - tally.cost_s)
 
+    def charge_device(self, tally: Tally, seconds: float) -> None:
+        """Time of a check that the device took after the host had gone on."""
+        self.check_s += seconds
+        tally.cost_s += 0.2 * seconds
+
     def draw_duty(self) -> bool:
         """Whether to watch the next step at all.  With ``budget=0`` none but the first, which tells
         what there is to check."""
@@ -206,6 +211,14 @@ class Scheduler:
             return False
         duty = min(self.duty, LEARNING_DUTY) if self._is_learning() else self.duty
         return duty >= 1.0 or bool(self.generator.random() < duty)
+
+    def draw_inside(self, step_s: float, inside_s: float) -> bool:
+        """Whether to watch the ops of an optimizer step.  Under a budget, in a share of the steps
+        that costs at most a third of it; the first step measures the cost, ``inside_s``."""
+        if self.budget == "all" or self.budget == 0.0 or not inside_s:
+            return self.budget != 0.0
+        assert isinstance(self.budget, float)
+        return bool(self.generator.random() < self.budget * step_s / (3 * inside_s))
 
     def due_for_retune(self) -> bool:
         return (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import sdc_guard
-from sdc_guard import cases, pipeline
+from sdc_guard import cases, pipeline, wording
 from sdc_guard.check.relations import Relation
 from sdc_guard.inject.faults import RepeatedFlip
 from sdc_guard.observe import classify
@@ -59,7 +59,8 @@ def test_a_reference_that_fails_leaves_the_call_to_its_replay(
 @pytest.mark.parametrize(
     "part", ["find_cause", "pattern_of", "worst_element", "reduced", "frame_of"])
 def test_a_finding_outlives_what_describes_it(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    monkeypatch.setattr(pipeline, part, out_of_memory)
+    owner = wording if part in ("pattern_of", "worst_element") else pipeline
+    monkeypatch.setattr(owner, part, out_of_memory)
     guard = wrong_product()
     assert guard.findings
     assert guard.findings[0].op == "aten.mm.default"

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     (
         frozenset(
             {"guard", "wrapping", "active", "gate", "images", "pipeline", "wording", "limits"}
-            | {"cases", "public_ops", "policy"}
+            | {"cases", "public_ops", "policy", "accounting", "device_witness"}
         ),
         frozenset({"hunt"}),
         frozenset({"sweep"}),

@@ -1,0 +1,73 @@
+"""What was computed from an operand, kept while nobody writes to that operand.
+
+A weight is an operand of a product in forward, of another in backward, and of a third where
+activations are computed again: its sums are taken once.  What is remembered ends
+
+* at an optimizer step, and at the beginning and the end of each step that is watched;
+* with any operator that writes to the operand's storage, under whatever name: the storage is
+  compared, so a write through ``.data``, which has a version counter of its own, counts;
+* with any operator outside of ATen, which may write what its schema does not say (collectives do;
+  the all-gather of FSDP2 also keeps the version counter);
+* when the storage is freed, resized or moved, or the version counter has changed.
+
+A write that no operator makes (a CUDA extension, another process) is not seen.  It cannot accuse a
+right result: what a kernel doubts is judged anew, and by the host's reference, from the operand
+itself (``check/device.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+T = TypeVar("T")
+MAX_REMEMBERED = 4096
+
+
+class OperandMemory:
+    """See the module docstring.  ``hits`` counts what needed no second computation."""
+
+    def __init__(self) -> None:
+        self.hits = 0
+        self._kept: dict[tuple[Any, ...], tuple[StorageWeakRef, int, int, Any]] = {}
+        self._by_storage: dict[int, list[tuple[Any, ...]]] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def get(self, operand: Tensor, name: str, compute: Callable[[], T]) -> T:
+        """``compute()``, or what it gave for the same view of unchanged memory."""
+        if operand.is_inference():  # has no version counter
+            return compute()
+        storage = operand.untyped_storage()
+        place = storage._cdata
+        key = (place, operand.storage_offset(), operand.shape, operand.stride(), operand.dtype,
+               name)
+        found = self._kept.get(key)
+        address, version = operand.data_ptr(), operand._version
+        if found is not None:
+            owner, known_address, known_version, value = found
+            if not owner.expired() and (known_address, known_version) == (address, version):
+                self.hits += 1
+                kept: T = value
+                return kept
+        if len(self._kept) >= MAX_REMEMBERED:
+            self.clear()
+        computed = compute()
+        # The weak reference keeps the storage's identity from being given to another one.
+        self._kept[key] = (StorageWeakRef(storage), address, version, computed)
+        self._by_storage.setdefault(place, []).append(key)
+        return computed
+
+    def forget(self, written: Iterable[Tensor]) -> None:
+        """An operator is about to write to these tensors."""
+        for tensor in written:
+            for key in self._by_storage.pop(tensor.untyped_storage()._cdata, ()):
+                self._kept.pop(key, None)
+
+    def clear(self) -> None:
+        self._kept.clear()
+        self._by_storage.clear()

@@ -1,0 +1,153 @@
+"""The witness on the device: when its kernels are launched, read, and asked again.
+
+Stands between the pipeline, which investigates what is found, and ``check/device.py``, which holds
+what was launched.  A device is used once its witness has seen a planted flip there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sdc_guard.attribute.arbitrate import undecided
+from sdc_guard.check.device import DeviceChecks, Doubt, place_in_result
+from sdc_guard.check.plan import Plan
+from sdc_guard.check.reference import reference_at
+from sdc_guard.check.selftest import kernel_is_alive
+from sdc_guard.observe.mode import Watch
+from sdc_guard.observe.sampling import Scheduler
+from sdc_guard.records import Observation, Suspicion
+
+Investigate = Callable[..., bool]
+"""``Pipeline._investigate``."""
+
+
+class DeviceWitness:
+    """See the module docstring.  Not thread-safe; used under the mode's lock."""
+
+    def __init__(
+        self,
+        checks: DeviceChecks,
+        scheduler: Scheduler,
+        investigate: Investigate,
+        on_error: Callable[[str, BaseException], None],
+        note_gap: Callable[[str], None],
+    ) -> None:
+        self.checks = checks
+        self.is_dead = False
+        self.withdrawn = 0
+        self._alive: dict[torch.device, bool] = {}
+        self._scheduler = scheduler
+        self._investigate = investigate
+        self._on_error = on_error
+        self._note_gap = note_gap
+
+    def launch(self, plan: Plan, observation: Observation, watch: Watch) -> tuple[str, ...]:
+        """Launch the kernels that check this call; returns the witnesses that will speak of it."""
+        try:
+            run = self.checks.run_for(plan, observation.call, observation.held)
+            if run is None or not self._is_alive(observation.held[0].device):
+                return ()
+            if self.checks.is_full:
+                self.settle()
+            origin = watch.origin()
+            watch.origin = lambda: origin  # the frames are gone when the verdict is read
+            return self.checks.launch(plan, observation, run, watch)
+        except Exception as error:
+            self._on_error(f"while launching kernels that check {observation.call.form.name}",
+                           error)
+            return ()
+
+    def before_write(self, written: list[Tensor] | None) -> None:
+        """An operator is about to write to these tensors; None: to what its schema does not say."""
+        if written is None:
+            self.checks.memory.clear()
+            self.settle()
+            return
+        self.checks.memory.forget(written)
+        if self.checks.has_pending and self.checks.is_about(written):
+            self.settle()
+
+    def step_over(self) -> None:
+        """Read what was launched, and remember nothing of the weights: they change now."""
+        self.checks.memory.clear()
+        self.settle()
+
+    def settle(self) -> None:
+        """Read what was launched and investigate what is doubted."""
+        if not self.checks.has_pending:
+            return
+        try:
+            doubts, costs = self.checks.read()
+        except Exception as error:  # a fault of the device, or no memory left
+            self.checks.drop()
+            self._on_error("while reading the verdicts of kernels", error)
+            return
+        for watch, seconds in costs:
+            if seconds:
+                self._scheduler.charge_device(watch.tally, seconds)
+        for doubt in doubts:
+            try:
+                self._examine(doubt)
+            except Exception as error:
+                name = doubt.pending.observation.call.form.name
+                self._on_error(f"while examining what a kernel doubts in {name}", error)
+
+    def _examine(self, doubt: Doubt) -> None:
+        pending = doubt.pending
+        plan, observation, watch = pending.plan, pending.observation, pending.tag
+        call, held = observation.call, observation.held
+        place = place_in_result(doubt)
+        if doubt.unchanged:
+            suspicions = reference_at(plan, call, held, doubt.check.output, place)
+            for suspicion in suspicions:
+                if self._investigate(plan, observation, suspicion, None, watch):
+                    return
+            if not self.checks.repeats(doubt):
+                self.withdrawn += 1
+                self._note_gap(f"{call.form.name}: a kernel doubted a result once and not again; "
+                               "the host's reference found it right")
+                return
+            reason = ("a kernel puts the result outside its bound, twice, and the host's "
+                      "reference inside")
+        else:
+            reason = ("a kernel puts the result outside its bound; its operands have been "
+                      "written to since, so nothing else could judge it")
+        self._investigate(plan, observation, _as_suspicion(doubt, place), None, watch,
+                          undecided(_as_suspicion(doubt, place), reason))
+
+    def _is_alive(self, device: torch.device) -> bool:
+        if device not in self._alive:
+            self._alive[device] = alive = kernel_is_alive(device)
+            if not alive:
+                self.is_dead = True
+                self._note_gap(f"the kernels on {device} missed a planted flip, or doubted a right "
+                               "result: they are not used there")
+        return self._alive[device]
+
+
+def _as_suspicion(doubt: Doubt, place: tuple[int, ...] | None) -> Suspicion:
+    """What the record says, where no other witness could name the elements."""
+    held = doubt.pending.observation.held[doubt.check.output]
+    wrong = np.zeros(tuple(held.shape), dtype=bool)
+    if place is None:
+        wrong[...] = True
+    elif doubt.check.unit == "row":
+        wrong[place[:-1]] = True
+    elif doubt.check.unit == "column":
+        wrong.swapaxes(-1, -2)[(*place[:-2], place[-1])] = True
+    else:
+        wrong[place] = True
+    return Suspicion(
+        witness=doubt.check.witness,
+        relation="",
+        output=doubt.check.output,
+        wrong=wrong,
+        expected=None,
+        limit=None,
+        exceeds="proof",
+        formula=f"{doubt.check.formula}: {doubt.worst_share:.3g} times the limit",
+    )
