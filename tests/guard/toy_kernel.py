@@ -35,8 +35,9 @@ class Toy:
         self.launched += 1
         if self.fails:
             raise RuntimeError("no such device")
-        self.remembered.append(notes.remembered(call["mat2"], "sums", object))
-        product = bits.values(call["self"]) @ bits.values(call["mat2"])
+        right = notes.remembered(call["mat2"], "values", lambda: bits.values(call["mat2"]))
+        self.remembered.append(right)
+        product = bits.values(call["self"]) @ right
         defects = abs(product - bits.values(held[0])).max(-1).tolist()
         if self.lies:
             defects = [self.lies.pop(0)] * len(defects)
