@@ -23,6 +23,8 @@ def coverage_of(
            if mode.tallies[name].calls]
     gaps = {f"{count} of {pipeline.step} {what} were not watched, to keep the budget"
             for what, count in unwatched.items() if count}
+    if (seconds := pipeline.scheduler.excused_s) >= 0.1:
+        gaps.add(f"{seconds:.1f} s went into compiling kernels, once, and are not in the overhead")
     dead = pipeline.dead_witnesses | ({"kernel"} if pipeline.device.is_dead else frozenset())
     scheduler = pipeline.scheduler
     return Coverage(

@@ -6,6 +6,7 @@ what was launched.  A device is used once its witness has seen a planted flip th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import numpy as np
@@ -48,6 +49,9 @@ class DeviceWitness:
     def launch(self, plan: Plan, observation: Observation, watch: Watch) -> tuple[str, ...]:
         """Launch the kernels that check this call; returns the witnesses that will speak of it."""
         try:
+            if plan.spec.kernel is None or not self.checks.runs_on(observation.held[0].device):
+                return ()
+            started_s, is_new = time.perf_counter(), not plan.kernel_runs
             run = self.checks.run_for(plan, observation.call, observation.held)
             if run is None or not self._is_alive(observation.held[0].device):
                 return ()
@@ -55,7 +59,10 @@ class DeviceWitness:
                 self.settle()
             origin = watch.origin()
             watch.origin = lambda: origin  # the frames are gone when the verdict is read
-            return self.checks.launch(plan, observation, run, watch)
+            witnesses = self.checks.launch(plan, observation, run, watch)
+            if is_new and not self.checks.is_interpreted:
+                self._scheduler.excuse(time.perf_counter() - started_s)
+            return witnesses
         except Exception as error:
             self._on_error(f"while launching kernels that check {observation.call.form.name}",
                            error)

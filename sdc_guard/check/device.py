@@ -104,7 +104,7 @@ class DeviceChecks:
     def __init__(self, use: str, generator: np.random.Generator, memory_budget_bytes: int) -> None:
         self.memory = OperandMemory()
         self._use = use if importlib.util.find_spec("triton") is not None else "never"
-        self._interpreted = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+        self.is_interpreted = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
         self._generator = generator
         self._memory_budget_bytes = memory_budget_bytes
         self._records: dict[torch.device, Tensor] = {}
@@ -132,7 +132,7 @@ class DeviceChecks:
         """Do kernels check what is on this device?"""
         if device.type == "cuda":
             return self._use != "never"
-        return self._use == "always" and self._interpreted
+        return self._use == "always" and self.is_interpreted
 
     def run_for(self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
         """What launches the checks of this call; None where no kernel takes it."""

@@ -74,6 +74,8 @@ class Scheduler:
         self.num_dispatched = 0
         self.check_s = 0.0
         self.reference_s = 0.0
+        self.excused_s = 0.0
+        self._to_excuse_s = 0.0
         self.duty = 1.0
         self._started_s = time.perf_counter()
         self._least_floor_s = 0.0
@@ -109,7 +111,8 @@ class Scheduler:
 
     def _allowed_s(self) -> float:
         assert isinstance(self.budget, float)
-        return self.budget * (max(self.elapsed_s - self.spent_s, 0.0) + SLACK_S)
+        own_s = self.elapsed_s - self.spent_s - self.excused_s
+        return self.budget * (max(own_s, 0.0) + SLACK_S)
 
     def note_step(self, step_s: float, watched: bool) -> None:
         """Learn what watching a call costs from a step's duration.
@@ -119,8 +122,9 @@ class Scheduler:
         least that is believed.  Calls keep the price of their time.
         """
         dispatched = self.num_dispatched - self._at_step[0]
-        check_s = self.check_s - self._at_step[1]
-        self._at_step = (self.num_dispatched, self.check_s)
+        aside_s = self.check_s + self.excused_s
+        check_s = aside_s - self._at_step[1]
+        self._at_step = (self.num_dispatched, aside_s)
         self._steps_since_retune[watched] += 1
         self._watch_s += (self.num_dispatched - self._num_priced) * self.floor_s
         self._num_priced = self.num_dispatched
@@ -193,7 +197,15 @@ class Scheduler:
                     or self.reference_s < REFERENCE_SHARE * self.elapsed_s)
         return tally.reduction or bool(self.generator.random() < 0.25)
 
+    def excuse(self, seconds: float) -> None:
+        """Time of the check at hand that no later one will take: compiling kernels.  It is told
+        (``excused_s``) and not charged, or a small budget would check nothing for minutes."""
+        self.excused_s += seconds
+        self._to_excuse_s += seconds
+
     def charge(self, tally: Tally, seconds: float) -> None:
+        seconds = max(seconds - self._to_excuse_s, 0.0)
+        self._to_excuse_s = 0.0
         self.check_s += seconds
         tally.cost_s += 0.2 * (seconds - tally.cost_s)
 

@@ -187,3 +187,29 @@ def test_early_visits_meet_their_reference_whatever_references_have_cost(
     assert 10 <= met <= 90  # 40 expected
     scheduler.reference_s = 0.0
     assert all(scheduler.wants_reference(tally, 4, 1000) for _ in range(100))
+
+
+def test_compiling_is_told_and_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = _Clock()
+    monkeypatch.setattr(sampling, "time", clock)
+    scheduler, tally = Scheduler(0.01, seed=1), Tally("product")
+    scheduler.start()
+    scheduler.excuse(3.0)
+    scheduler.charge(tally, 3.001)
+    clock.now_s = 4.001
+    assert scheduler.check_s == pytest.approx(0.001, rel=1e-6)
+    assert tally.cost_s < 1e-3
+    assert scheduler.excused_s == 3.0
+    assert scheduler.wants(tally), "a second of compiling must not silence a small budget"
+    scheduler.charge(tally, 3.0)
+    clock.now_s += 3.0
+    assert not scheduler.wants(tally), "what was not excused is charged"
+
+
+def test_the_devices_time_is_charged_when_it_is_known() -> None:
+    scheduler, tally = Scheduler(0.01, seed=1), Tally("product")
+    for _ in range(200):
+        scheduler.charge(tally, 1e-4)
+        scheduler.charge_device(tally, 5e-4)
+    assert scheduler.check_s == pytest.approx(200 * 6e-4, rel=1e-6)
+    assert tally.cost_s == pytest.approx(6e-4, rel=0.01)
