@@ -68,13 +68,13 @@ class DeviceWitness:
                            error)
             return ()
 
-    def before_write(self, written: list[Tensor] | None) -> None:
-        """An operator is about to write to these tensors; None: to what its schema does not say."""
-        if written is None:
+    def before_write(self, written: list[Tensor], says_all: bool) -> None:
+        """An operator is about to write to these tensors; without ``says_all``, perhaps, and
+        perhaps to others."""
+        if says_all:
+            self.checks.memory.forget(written)
+        else:
             self.checks.memory.clear()
-            self.settle()
-            return
-        self.checks.memory.forget(written)
         if self.checks.has_pending and self.checks.is_about(written):
             self.settle()
 

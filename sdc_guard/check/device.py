@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.plan import Plan
-from sdc_guard.check.remembered import OperandMemory
+from sdc_guard.check.remembered import OperandMemory, storage_of
 from sdc_guard.ops._kernels import KernelCheck, KernelRun
 from sdc_guard.records import Observation
 
@@ -173,14 +173,14 @@ class DeviceChecks:
         tensors = _tensors(observation)
         pending.versions = tuple(map(_version, tensors))
         for tensor in tensors:
-            self._storages.add(tensor.untyped_storage()._cdata)
+            self._storages.add(storage_of(tensor))
             self._held_bytes += tensor.numel() * tensor.element_size()
         self._pending.setdefault(device, []).append(pending)
         return tuple(dict.fromkeys(check.witness for check in pending.checks))
 
     def is_about(self, written: list[Tensor]) -> bool:
         """True if a launched check looks at the memory of one of these tensors."""
-        return any(t.untyped_storage()._cdata in self._storages for t in written)
+        return any(storage_of(t) in self._storages for t in written)
 
     def drop(self) -> None:
         """Forget all that was launched, after a failure to read it."""

@@ -20,11 +20,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 T = TypeVar("T")
 MAX_REMEMBERED = 4096
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Identity of the memory that a tensor shares with its views; 0 for one that has none of its
+    own (sparse, nested)."""
+    if tensor.layout is not torch.strided or tensor.is_nested:
+        return 0
+    return tensor.untyped_storage()._cdata
 
 
 class OperandMemory:
@@ -65,7 +74,7 @@ class OperandMemory:
     def forget(self, written: Iterable[Tensor]) -> None:
         """An operator is about to write to these tensors."""
         for tensor in written:
-            for key in self._by_storage.pop(tensor.untyped_storage()._cdata, ()):
+            for key in self._by_storage.pop(storage_of(tensor), ()):
                 self._kept.pop(key, None)
 
     def clear(self) -> None:

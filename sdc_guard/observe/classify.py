@@ -59,7 +59,7 @@ _NUMERIC_NAMESPACES_WITHOUT_NUMBERS = frozenset({"profiler", "prim", "prims", "i
 @dataclass(slots=True)
 class Entry:
     """An operator overload as the mode knows it.  ``writes``: it may change memory that existed
-    before the call."""
+    before the call; ``says_all``: its schema names all that it writes to, as ATen's do."""
 
     op: Any
     kind: Kind
@@ -67,18 +67,16 @@ class Entry:
     spec: OpSpec | None = None
     reason: str = ""
     writes: bool = False
+    says_all: bool = True
 
 
 def classify(op: Any) -> Entry:
     """Sort an operator that arrives at the mode for the first time."""
     entry = _sorted(op)
-    entry.writes = entry.form is None or bool(entry.form.overwrites) or _says_little(op)
+    namespaces = ("aten", *_NUMERIC_NAMESPACES_WITHOUT_NUMBERS)
+    entry.says_all = entry.form is not None and op.namespace in namespaces
+    entry.writes = not entry.says_all or bool(entry.form is not None and entry.form.overwrites)
     return entry
-
-
-def _says_little(op: Any) -> bool:
-    """Only ATen's schemas name all that an operator writes to."""
-    return op.namespace not in ("aten", *_NUMERIC_NAMESPACES_WITHOUT_NUMBERS)
 
 
 def _sorted(op: Any) -> Entry:

@@ -75,7 +75,7 @@ class GuardMode(TorchDispatchMode):
         self.settle_step: Callable[[], None] = lambda: None
         self.is_dispatching = False
         self.owns_buffer: Callable[[object], bool] = lambda tensor: False
-        self.before_write: Callable[[list[Tensor] | None], None] | None = None
+        self.before_write: Callable[[list[Tensor], bool], None] | None = None
         self.is_idle_for: Callable[[Entry], bool] = lambda entry: False
         self._entries: dict[int, tuple[Entry, Tally | None]] = {}
         self._check = check
@@ -168,16 +168,16 @@ class GuardMode(TorchDispatchMode):
         return self._watch(entry, tally, args, kwargs)
 
     def _announce(self, entry: Entry, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Tell what an operator is about to write to; None where its schema does not say."""
-        form = entry.form
-        written: list[Tensor] | None = None
+        """Tell what an operator is about to write to; what it may write to where its schema is
+        not one of ATen's, which name all."""
+        form, says_all = entry.form, entry.says_all
         try:
-            if form is not None and entry.op.namespace == "aten":
-                bound = form.bind(args, kwargs)
-                written = [t for i in form.overwrites for t in flatten(bound[i]) if t is not None]
+            values = (*args, *kwargs.values()) if form is None else form.bind(args, kwargs)
+            written = [t for i, value in enumerate(values) for t in flatten(value)
+                       if t is not None and (not says_all or form is None or i in form.overwrites)]
             with self._lock:
                 assert self.before_write is not None
-                self.before_write(written)
+                self.before_write(written, says_all)
         except Exception as error:
             self._on_error(f"before {entry.op}", error)
         self._settle()

@@ -254,3 +254,12 @@ def test_errors_show_the_value_and_what_is_possible(
     with pytest.raises(sdc_guard.UsageError) as error:
         sdc_guard.Guard(**argument)  # type: ignore[arg-type]
     assert words in str(error.value)
+
+
+def test_an_operator_that_writes_to_a_sparse_tensor_is_no_error(toy: Toy) -> None:
+    sparse = torch.eye(3).to_sparse()
+    with guard(witnesses=("kernel",)) as g:
+        wrong_once(*factors())
+        sparse.mul_(2.0)
+    assert g.coverage.guard_errors == 0
+    assert len(g.findings) == 1
