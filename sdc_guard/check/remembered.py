@@ -33,7 +33,7 @@ def storage_of(tensor: Tensor) -> int:
     own (sparse, nested)."""
     if tensor.layout is not torch.strided or tensor.is_nested:
         return 0
-    return tensor.untyped_storage()._cdata
+    return int(tensor.untyped_storage()._cdata)
 
 
 class OperandMemory:
