@@ -101,10 +101,11 @@ class Pipeline:
 
     def is_idle_for(self, entry: Entry) -> bool:
         """True if none of the witnesses that may be used can say anything about an operator."""
-        spec = entry.spec
-        return spec is not None and not (
-            (spec.kernel is not None and self.device.checks.is_usable)
-            or {"reference" if w == "sample" else w for w in spec.witnesses} - self._silent)
+        if entry.spec is None:
+            return False
+        able = {"reference" if w == "sample" else w for w in entry.spec.witnesses}
+        silent = self._silent if self.device.checks.is_usable else self._silent | {"kernel"}
+        return not able - silent
 
     def on_error(self, where: str, error: BaseException) -> None:
         """Record a failure of the guard's own work; training goes on."""

@@ -176,7 +176,7 @@ class DeviceChecks:
             self._storages.add(storage_of(tensor))
             self._held_bytes += tensor.numel() * tensor.element_size()
         self._pending.setdefault(device, []).append(pending)
-        return tuple(dict.fromkeys(check.witness for check in pending.checks))
+        return tuple(dict.fromkeys(f"kernel {check.witness}" for check in pending.checks))
 
     def is_about(self, written: list[Tensor]) -> bool:
         """True if a launched check looks at the memory of one of these tensors."""

@@ -205,7 +205,8 @@ class OpSpec:
         names = ("replay" if self.replayable else "", "reference" if self.reference else "",
                  "residual" if self.residual else "",
                  "sample" if (self.reference or self.residual) and self.window else "",
-                 "checksum" if self.checksum else "", "invariant" if self.invariant else "")
+                 "checksum" if self.checksum else "", "invariant" if self.invariant else "",
+                 "kernel" if self.kernel else "")
         return tuple(n for n in names if n)
 
 

@@ -46,7 +46,7 @@ def test_a_right_product_is_read_and_nothing_is_found(toy: Toy) -> None:
     assert toy.launched == 1
     assert not g.findings
     (covered,) = [op for op in g.coverage.ops if op.op == "aten.mm"]
-    assert covered.witnesses == {"replay": 1, "checksum": 1}
+    assert covered.witnesses == {"replay": 1, "kernel checksum": 1}
 
 
 def test_without_kernels_the_host_judges(toy: Toy) -> None:
@@ -62,7 +62,7 @@ def test_only_the_chosen_witnesses_speak(toy: Toy) -> None:
         a_MK, b_KN = factors()
         (a_MK @ b_KN).exp()
     by_op = {op.op: op for op in g.coverage.ops}
-    assert by_op["aten.mm"].witnesses == {"checksum": 1}
+    assert by_op["aten.mm"].witnesses == {"kernel checksum": 1}
     assert by_op["aten.exp"].calls_checked == 0
     assert by_op["aten.exp"].not_tested == {"no witness of those chosen applies": 1}
 
