@@ -50,6 +50,13 @@ def number(value: complex) -> Value:
     return Value(dtype="float64", bits=f"0x{raw:016x}", repr=repr(float(value)))
 
 
+def whole_number(value: np.integer[Any] | np.bool_) -> Value:
+    """An exact result by its bits: a float64 would round what is beyond 2^53."""
+    raw = int.from_bytes(value.tobytes(), "little")
+    return Value(dtype=value.dtype.name, bits=f"0x{raw:0{2 * value.itemsize}x}",
+                 repr=repr(value.item()))
+
+
 def worst_element(
     held: Tensor,
     output: int,
@@ -77,13 +84,16 @@ def worst_element(
         error = np.where(wrong, np.nan_to_num(np.abs(got - want), nan=np.inf), -1.0)
     flat = int(np.argmax(error))
     index = tuple(int(i) for i in np.unravel_index(flat, error.shape))
-    got_value = value_at(held, index)
+    got_value, mask = value_at(held, index), ""
     if isinstance(expected, Tensor):
         want_value = value_at(expected, index)
+    elif expected is not None and expected.dtype.kind in "iub":
+        want_value = whole_number(np.broadcast_to(expected, got.shape)[index])
+    else:
+        want_value = number(want[index].item())
+    if want_value.dtype == got_value.dtype or isinstance(expected, Tensor):
         xor = int(got_value.bits, 16) ^ int(want_value.bits, 16)
         mask = f"0x{xor:0{len(got_value.bits) - 2}x}"
-    else:
-        want_value, mask = number(want[index].item()), ""
     return Worst(
         output=output,
         index=index,

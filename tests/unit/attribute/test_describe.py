@@ -44,3 +44,14 @@ def test_pattern_finds_the_stride() -> None:
     assert (pattern.num_wrong, pattern.flat_stride) == (4, 8)
     assert (pattern.box_low, pattern.box_high) == ((0, 3), (3, 3))
     assert pattern_of(np.zeros(3, dtype=bool)) is None
+
+
+def test_a_whole_number_beyond_2_to_the_53_is_shown_exactly() -> None:
+    right = 2**60 + 1
+    held = torch.tensor([right, right - 1])
+    wrong = np.array([False, True])
+    worst = worst_element(held, 0, wrong, np.array([right, right]), None, "exact", "bits")
+    assert worst is not None
+    assert worst.expected.repr == str(right)
+    assert worst.expected.bits == hex(right)
+    assert worst.xor == "0x0000000000000001"
