@@ -32,8 +32,8 @@ one dimension without a division.  A kernel takes 5 merged dimensions; for more,
 of a network makes, one launch is made for each index of the outer ones.  Any strides will do: 0,
 overlapping, with an offset; they are 64 bits wide, as is every index.
 
-Grid: at most ``MAX_PROGRAMS`` programs, each of which takes consecutive tiles of ``TILE`` elements
-and keeps counts in registers.  Traffic: one read of both tensors, one byte per element for a mask,
+Grid: at most ``MAX_PROGRAMS`` programs, each of which takes 4^n consecutive tiles of ``TILE``
+elements and keeps counts in registers.  Traffic: one read of both tensors, one byte per element for a mask,
 and one or two integer atomics per program.  Maximum and addition of integers give one result in
 any order, so the record does not depend on the schedule.
 """
@@ -55,7 +55,7 @@ TILE = 2048
 CROSSED_COLS = 32
 """Columns of a tile where ``got`` and ``held`` are fastest along different dimensions."""
 MAX_DIMS = 5
-MAX_PROGRAMS = 4096
+MAX_PROGRAMS = 8192
 UNWRITTEN = 255
 
 _NOWHERE = tl.constexpr(2**63 - 1)
@@ -156,7 +156,6 @@ def _compare_kernel(  # type: ignore[no-untyped-def]
     place_base,
     num_rows,
     num_cols,
-    num_steps,
     shift,
     size_1,
     size_2,
@@ -187,6 +186,7 @@ def _compare_kernel(  # type: ignore[no-untyped-def]
     NANS_ALIKE: tl.constexpr,
     ZEROS_ALIKE: tl.constexpr,
     WITH_MASK: tl.constexpr,
+    STEPS: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
 ):
@@ -194,8 +194,8 @@ def _compare_kernel(  # type: ignore[no-untyped-def]
     num_col_tiles = tl.cdiv(num_cols, COLS)
     num_here = tl.zeros((ROWS, COLS), dtype=tl.int32)
     first_here = tl.full((ROWS, COLS), _NOWHERE, dtype=tl.int64)
-    for step in range(0, num_steps):
-        tile = program * num_steps + step
+    for step in range(0, STEPS):
+        tile = program * STEPS + step
         tile_row = tile // num_col_tiles
         row = tile_row * ROWS + tl.arange(0, ROWS).to(tl.int64)
         col = (tile - tile_row * num_col_tiles) * COLS + tl.arange(0, COLS).to(tl.int64)
@@ -312,7 +312,10 @@ def compare_bits(
     rows, cols = _tile_shape(dims)
     num_rows = math.prod(d.size for d in dims[:-1])
     num_tiles = triton.cdiv(num_rows, rows) * triton.cdiv(dims[-1].size, cols)
-    num_steps = triton.cdiv(num_tiles, MAX_PROGRAMS)
+    # Few values, because each is a compilation.
+    steps = 1
+    while num_tiles > steps * MAX_PROGRAMS:
+        steps *= 4
     rolled = [i for i, d in enumerate(reversed(dims)) if d.shift]
     inner_first = [*reversed(dims), *[_ABSENT] * (MAX_DIMS - len(dims))]
     for at in itertools.product(*(range(d.size) for d in outer)):
@@ -321,7 +324,7 @@ def compare_bits(
             bases[0] += i * d.got_stride
             bases[1] += (i + d.shift) % d.size * d.held_stride
             bases[2] += i * d.place_stride
-        _compare_kernel[(triton.cdiv(num_tiles, num_steps),)](
+        _compare_kernel[(triton.cdiv(num_tiles, steps),)](
             triton.reinterpret(got, word),
             triton.reinterpret(held, word),
             record,
@@ -331,7 +334,6 @@ def compare_bits(
             bases[2],
             num_rows,
             dims[-1].size,
-            num_steps,
             dims[-1 - rolled[0]].shift if rolled else 0,
             *[d.size for d in inner_first[1:]],
             *[words * d.got_stride for d in inner_first],
@@ -347,6 +349,7 @@ def compare_bits(
             NANS_ALIKE=undo.nans_alike,
             ZEROS_ALIKE=undo.zeros_alike,
             WITH_MASK=mask is not None,
+            STEPS=steps,
             ROWS=rows,
             COLS=cols,
         )
