@@ -342,7 +342,8 @@ def wrong_mask(a: Tensor, b: Tensor) -> NDArray[np.bool_]:
     """Boolean array, True where the bits of ``a`` and ``b`` differ."""
     if has_kernels(a) and has_kernels(b) and (a.shape, a.dtype) == (b.shape, b.dtype):
         return wrong_mask_undone(a, b)
-    return np.asarray(raw(on_host(a)) != raw(on_host(b)))
+    host_a, host_b = on_host(a), on_host(b)  # a view by `raw` keeps no memory alive
+    return np.asarray(raw(host_a) != raw(host_b))
 
 
 def has_kernels(tensor: Tensor) -> bool:
@@ -376,4 +377,5 @@ def wrong_mask_undone(
     from sdc_guard_kernels.bit_compare import Undo, difference_mask
 
     undo = Undo(negated=negated, nans_alike=nans_alike, zeros_alike=zeros_alike)
-    return np.asarray(raw(on_host(difference_mask(got, held, undo))) != 0)
+    mask = on_host(difference_mask(got, held, undo))
+    return np.asarray(raw(mask) != 0)
