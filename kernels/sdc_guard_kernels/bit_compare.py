@@ -24,18 +24,16 @@ whose first word is still 0 was not written at all: :func:`difference` refuses t
 it.  ``mask``, where wanted, gets one byte per element in C order, 1 where it differs; it starts as
 255, so that an element that no program wrote counts as different.
 
-Walk.  Dimensions of size 1 are dropped; the one along which ``held`` has the smallest stride
-becomes the columns of a tile, the others, the fastest of ``got`` last, its rows; neighbours that
-continue each other in ``got``, ``held`` and the numbering are merged, a rolled one with those
-inside it too (n rows of m rolled by s are n m elements rolled by s m).  Contiguous tensors walk as
-one dimension without a division.  A kernel takes 5 merged dimensions; for more, which no operator
-of a network makes, one launch is made for each index of the outer ones.  Any strides will do: 0,
+Walk (:mod:`sdc_guard_kernels.index_walk`).  The dimension along which ``held`` has the smallest
+stride becomes the columns of a tile, the others, merged, its rows.  Contiguous tensors walk as one
+dimension without a division.  A kernel takes 5 merged dimensions; for more, which no operator of a
+network makes, one launch is made for each index of the outer ones.  Any strides will do: 0,
 overlapping, with an offset; they are 64 bits wide, as is every index.
 
 Grid: at most ``MAX_PROGRAMS`` programs, each of which takes 4^n consecutive tiles of ``TILE``
-elements and keeps counts in registers.  Traffic: one read of both tensors, one byte per element for a mask,
-and one or two integer atomics per program.  Maximum and addition of integers give one result in
-any order, so the record does not depend on the schedule.
+elements and keeps counts in registers.  Traffic: one read of both tensors, one byte per element
+for a mask, and one or two integer atomics per program.  Maximum and addition of integers give one
+result in any order, so the record does not depend on the schedule.
 """
 
 from __future__ import annotations
@@ -49,6 +47,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdc_guard_kernels.index_walk import ABSENT, walk
 from sdc_guard_kernels.verdict import NO_INDEX, new_records
 
 TILE = 2048
@@ -97,16 +96,7 @@ class Difference(NamedTuple):
     first: int
 
 
-class _Dim(NamedTuple):
-    size: int
-    got_stride: int
-    held_stride: int
-    place_stride: int
-    shift: int = 0
-
-
 IDENTITY = Undo()
-_ABSENT = _Dim(1, 0, 0, 0)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -194,7 +184,7 @@ def _compare_kernel(  # type: ignore[no-untyped-def]
     num_col_tiles = tl.cdiv(num_cols, COLS)
     num_here = tl.zeros((ROWS, COLS), dtype=tl.int32)
     first_here = tl.full((ROWS, COLS), _NOWHERE, dtype=tl.int64)
-    for step in range(0, STEPS):
+    for step in range(STEPS):
         tile = program * STEPS + step
         tile_row = tile // num_col_tiles
         row = tile_row * ROWS + tl.arange(0, ROWS).to(tl.int64)
@@ -307,9 +297,12 @@ def compare_bits(
     word_bits = 8 * got.element_size() // words
     word = _WORD[word_bits // 8]
 
-    dims = _walk(shape, got.stride(), held.stride(), undo.roll)
+    dims = walk(shape, got.stride(), held.stride(), undo.roll)
     outer, dims = dims[: max(0, len(dims) - MAX_DIMS)], dims[max(0, len(dims) - MAX_DIMS) :]
-    rows, cols = _tile_shape(dims)
+    cols = min(TILE, triton.next_power_of_2(dims[-1].size))
+    if len(dims) > 1 and dims[-1].got_stride > dims[-2].got_stride > 0:
+        cols = min(cols, CROSSED_COLS)
+    rows = TILE // cols
     num_rows = math.prod(d.size for d in dims[:-1])
     num_tiles = triton.cdiv(num_rows, rows) * triton.cdiv(dims[-1].size, cols)
     # Few values, because each is a compilation.
@@ -317,7 +310,7 @@ def compare_bits(
     while num_tiles > steps * MAX_PROGRAMS:
         steps *= 4
     rolled = [i for i, d in enumerate(reversed(dims)) if d.shift]
-    inner_first = [*reversed(dims), *[_ABSENT] * (MAX_DIMS - len(dims))]
+    inner_first = [*reversed(dims), *[ABSENT] * (MAX_DIMS - len(dims))]
     for at in itertools.product(*(range(d.size) for d in outer)):
         bases = [0, held_base, 0]
         for i, d in zip(at, outer, strict=True):
@@ -352,6 +345,7 @@ def compare_bits(
             STEPS=steps,
             ROWS=rows,
             COLS=cols,
+            num_warps=8 if word_bits == 64 else 4,
         )
 
 
@@ -372,40 +366,3 @@ def _part(got: Tensor, held: Tensor, undo: Undo) -> tuple[list[int], int]:
     if undo.roll is not None and not 0 <= undo.roll[0] < held.dim():
         raise ValueError(f"roll {undo.roll} (dimension, shift) is not in a tensor of shape {shape}")
     return shape, base
-
-
-def _walk(
-    shape: list[int], got_strides: tuple[int, ...], held_strides: tuple[int, ...],
-    roll: tuple[int, int] | None,
-) -> list[_Dim]:
-    """The dimensions in the order of the walk, outermost first, merged; at least one."""
-    found, place_stride = [], 1
-    for dim in reversed(range(len(shape))):
-        size = shape[dim]
-        shift = roll[1] % size if roll is not None and roll[0] == dim else 0
-        if size > 1:
-            found.insert(0, _Dim(size, got_strides[dim], held_strides[dim], place_stride, shift))
-        place_stride *= size
-    if not found:
-        return [_ABSENT]
-    # Expanded dimensions go outwards: nothing is fast along them.  Of equals the last is taken.
-    fastest = min(reversed(found), key=lambda d: d.held_stride or d.got_stride or 2**63)
-    found.remove(fastest)
-    found.sort(key=lambda d: d.got_stride or d.held_stride or 2**63, reverse=True)
-    dims = [fastest]
-    for outer in reversed(found):
-        inner = dims[0]
-        continues = all(
-            a == b * inner.size for a, b in zip(outer[1:4], inner[1:4], strict=True))
-        if continues and not inner.shift:
-            dims[0] = _Dim(outer.size * inner.size, *inner[1:4], outer.shift * inner.size)
-        else:
-            dims.insert(0, outer)
-    return dims
-
-
-def _tile_shape(dims: list[_Dim]) -> tuple[int, int]:
-    cols = min(TILE, triton.next_power_of_2(dims[-1].size))
-    if len(dims) > 1 and dims[-1].got_stride > dims[-2].got_stride > 0:
-        cols = min(cols, CROSSED_COLS)
-    return TILE // cols, cols

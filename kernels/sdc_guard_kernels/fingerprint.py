@@ -19,10 +19,10 @@ A contiguous tensor whose memory is aligned to 8 bytes and holds whole words is 
 Otherwise a program gathers the elements of its words, through up to 5 merged dimensions: one
 64-bit division per element and dimension beyond the first.  Indices and offsets are 64 bits wide.
 
-Grid: at most ``MAX_PROGRAMS`` programs of 4^n consecutive blocks of ``BLOCK`` words.  Traffic: one
-read of the tensor and two integer atomics per program.  The sums start at 0, which is the right
-answer for no words only; a result that no program wrote agrees with a tensor of one word or more
-with probability 2^-128.
+Grid: at most ``MAX_PROGRAMS`` programs of 4^n consecutive blocks of ``BLOCK`` elements, or of
+``BLOCK`` words where those are read.  Traffic: one read of the tensor and two integer atomics per
+program.  The sums start at 0, which is the right answer for no words only; a result that no program
+wrote agrees with that of a tensor of one word or more with probability 2^-128.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _G_2 = tl.constexpr(0xD1B54A32D192ED03)
 _UNSIGNED = {1: tl.uint8, 2: tl.uint16, 4: tl.uint32, 8: tl.uint64}
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _mix_1(x):  # type: ignore[no-untyped-def]
     x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9
     x = (x ^ (x >> 27)) * 0x94D049BB133111EB
     return x ^ (x >> 31)
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _mix_2(x):  # type: ignore[no-untyped-def]
     x = (x ^ (x >> 33)) * 0xFF51AFD7ED558CCD
     x = (x ^ (x >> 33)) * 0xC4CEB9FE1A85EC53
@@ -86,7 +86,7 @@ def _fingerprint_kernel(  # type: ignore[no-untyped-def]
     lane_key_2 = lane.to(tl.uint64) * _G_2
     sum_1 = tl.zeros((BLOCK,), dtype=tl.uint64)
     sum_2 = tl.zeros((BLOCK,), dtype=tl.uint64)
-    for step in range(0, STEPS):
+    for step in range(STEPS):
         first = (program * STEPS + step) * BLOCK
         element = (first + lane)[:, None] * PACK + part[None, :]
         exists = element < num_elements
@@ -159,7 +159,8 @@ def word_sums(x: Tensor) -> Tensor:
     if is_dense and num_bytes % WORD_BYTES == 0 and x.data_ptr() % WORD_BYTES == 0:
         num_elements, itemsize = num_bytes // WORD_BYTES, WORD_BYTES
         dims = [(num_elements, 1)]
-    num_blocks = triton.cdiv(triton.cdiv(num_elements * itemsize, WORD_BYTES), BLOCK)
+    pack = WORD_BYTES // itemsize
+    num_blocks = triton.cdiv(num_elements, BLOCK)
     # Few values, because each is a compilation.
     steps = 1
     while num_blocks > steps * MAX_PROGRAMS:
@@ -172,10 +173,10 @@ def word_sums(x: Tensor) -> Tensor:
         *[size for size, _ in inner_first[:-1]],
         *[stride for _, stride in inner_first],
         NUM_DIMS=len(dims),
-        PACK=WORD_BYTES // itemsize,
+        PACK=pack,
         ELEMENT_BITS=8 * itemsize,
         STEPS=steps,
-        BLOCK=BLOCK,
+        BLOCK=BLOCK // pack,
     )
     return sums
 

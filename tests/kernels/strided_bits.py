@@ -53,8 +53,8 @@ def laid_out(
 ) -> Tensor:
     """A tensor whose elements in C order have these words; ``order`` lists the dimensions from the
     slowest in memory to the fastest, with ``gap`` elements between lines; along ``expanded`` the
-    words of index 0 stand everywhere, with stride 0.  Before the first element lie ``offset`` others,
-    and some ``behind`` the last."""
+    words of index 0 stand everywhere, with stride 0.  Before the first element lie
+    ``offset`` others, and some ``behind`` the last."""
     strides, reach = [0] * len(shape), 1
     for dim in reversed(order):
         if dim != expanded:

@@ -92,7 +92,8 @@ def test_each_place_around_the_edge_of_a_tile(size: int) -> None:
             got = held.clone()
             got[at] ^= 1 << 30
             assert difference(got, held) == Difference(1, at)
-            assert difference(got.roll(3), held, Undo(roll=(0, -3))) == Difference(1, (at + 3) % size)
+            rolled = Undo(roll=(0, -3))
+            assert difference(got.roll(3), held, rolled) == Difference(1, (at + 3) % size)
 
 
 @pytest.mark.parametrize("layout", ["rows", "crossed", "all but one"])
@@ -249,13 +250,20 @@ def battery(kernels: Any) -> list[Any]:
     w = z.clone()
     w[2099] += 1j
     found.append(tuple(kernels.difference(z, w)))
-    # All that a wrong offset of 32 or 33 bits can reach is memory of the same tensor.
-    memory = torch.empty(3 * 2**31, dtype=torch.uint8)
+    # All that a wrong offset of 32 bits can reach is memory of the same tensor.
+    memory = torch.empty(2**32 + 64, dtype=torch.uint8)
     wide, tight = (memory.as_strided((2, 3), (stride, 1), 2**31) for stride in (2**31 + 8, 4))
     for view in (wide, tight):
         view[0], view[1] = 1, 2
     found += [tuple(kernels.difference(wide, tight)), tuple(kernels.difference(tight, wide))]
     return found
+
+
+def answers_or_refusal(kernels: Any) -> list[Any] | str:
+    try:
+        return battery(kernels)
+    except RuntimeError as error:
+        return str(error)
 
 
 BREAKS: dict[str, tuple[str, str]] = {
@@ -295,10 +303,7 @@ def test_the_battery_is_right_and_tiles_do_not_matter(
 def test_a_broken_kernel_is_seen(broken: str, tmp_path: Path, right_answers: list[Any]) -> None:
     small = SMALL if broken in NEEDS_STEPS else ()
     wrong_module = load_variant(module, tmp_path, BREAKS[broken], *small)
-    try:
-        assert battery(wrong_module) != right_answers
-    except RuntimeError as error:
-        assert "left no verdict" in str(error)
+    assert answers_or_refusal(wrong_module) != right_answers
 
 
 STRIDES = [f"{of}_stride_{i}" for of in ("got", "held", "place") for i in range(5)]

@@ -21,7 +21,7 @@ from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.relations import Piece
 from sdc_guard.ops import lookup
 from sdc_guard.ops._symmetry import RERUN, Symmetry, flat, negate, roll, split
-from tests.kernels.strided_bits import DTYPES, drawn_words, laid_out, layouts
+from tests.kernels.strided_bits import COMPLEX, DTYPES, FLOATS, drawn_words, laid_out, layouts
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
@@ -54,8 +54,7 @@ class Called(TorchDispatchMode):
 def pieces(draw: st.DrawFn) -> Piece:
     dtype = draw(st.sampled_from(DTYPES))
     shape = tuple(draw(st.lists(st.integers(1, 4), max_size=3)))
-    negated = (dtype.is_floating_point and dtype.itemsize > 1 or dtype.is_complex) and draw(
-        st.booleans())
+    negated = dtype in FLOATS + COMPLEX and draw(st.booleans())
     seed, length = draw(st.integers(0, 2**32)), shape[0] if shape else 0
     where = (0, draw(st.integers(0, 2)), length) if shape and draw(st.booleans()) else None
     whole = (shape[0] + 2, *shape[1:]) if where else shape
@@ -89,7 +88,7 @@ def test_a_kernel_and_the_host_agree_on_pieces(piece: Piece) -> None:
         assert np.array_equal(other.wrong(), wrong)
         # Nothing was undone in memory; what is undone later is compared with the same answer.
         assert np.array_equal(bits.raw(before), bits.raw(other.got))
-        if not other.got.dtype.itemsize == 1:
+        if other.got.dtype.itemsize != 1:
             other.undone()
         assert other.agrees() is agrees
         assert np.array_equal(other.wrong(), wrong)

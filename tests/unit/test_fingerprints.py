@@ -52,7 +52,9 @@ def test_it_never_changes(name: str) -> None:
 
 @settings(max_examples=60)
 @given(st.data(), st.sampled_from(DTYPES), st.lists(st.integers(0, 5), max_size=4))
-def test_definition_in_any_layout(data: st.DataObject, dtype: torch.dtype, sizes: list[int]) -> None:
+def test_definition_in_any_layout(
+    data: st.DataObject, dtype: torch.dtype, sizes: list[int]
+) -> None:
     shape = tuple(sizes)
     num = torch.Size(shape).numel()
     tensor = laid_out(drawn_words(dtype, num, num), dtype, shape, **data.draw(layouts(len(shape))))
@@ -154,8 +156,9 @@ def test_signs_zeros_and_payloads_count() -> None:
 
 
 def test_shape_and_dtype_count_and_layout_does_not() -> None:
-    zeros = [torch.zeros(shape, dtype=dtype) for dtype in (torch.float32, torch.int32, torch.uint8)
-             for shape in ((), (0,), (0, 0), (1,), (6,), (7,), (2, 3), (3, 2), (1, 6), (23,), (2, 33))]
+    shapes = [(), (0,), (0, 0), (1,), (6,), (7,), (2, 3), (3, 2), (1, 6), (23,), (2, 33)]
+    zeros = [torch.zeros(shape, dtype=dtype) for shape in shapes
+             for dtype in (torch.float32, torch.int32, torch.uint8)]
     assert len({fingerprint(t) for t in zeros}) == len(zeros)
     tensor = _draw(6, 5, 4)
     same = [tensor, tensor.permute(2, 0, 1).contiguous().permute(1, 2, 0),
