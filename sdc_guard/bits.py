@@ -4,20 +4,20 @@ Nothing here goes through the aten copy or comparison kernels on a CPU: those ar
 CPU memory is moved with ``memmove``, compared with ``memcmp`` (6 times faster than
 ``torch.equal`` on 3 MB, and blind to no bit) and walked by NumPy with strides that come from the
 tensor's metadata.  Device memory is moved as raw bytes, and compared by our own kernel
-(``sdc_guard_kernels.bit_compare``) where there is one.
+(:mod:`sdc_guard.device_bits`) where it works.
 """
 
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from sdc_guard import device_bits
 
 ALIGNMENT_BYTES = 64
 
@@ -306,8 +306,8 @@ def bits_equal(a: Tensor, b: Tensor) -> bool:
     if a.shape != b.shape or a.dtype is not b.dtype:
         raise ValueError(f"bits of {a.dtype}{list(a.shape)} and {b.dtype}{list(b.shape)} cannot be "
                          "compared: give tensors of one shape and dtype")
-    if has_kernels(a):
-        return bits_equal_undone(a, b)
+    if device_bits.has_kernels(a):
+        return device_bits.bits_equal(a, b)
     if a.device.type != "cpu":
         view = _INT_VIEW.get(a.element_size())
         if a.is_complex() or view is None:
@@ -340,42 +340,8 @@ def rows_equal(part: Tensor, whole: Tensor, start: int, *, flat: bool) -> bool:
 
 def wrong_mask(a: Tensor, b: Tensor) -> NDArray[np.bool_]:
     """Boolean array, True where the bits of ``a`` and ``b`` differ."""
-    if has_kernels(a) and has_kernels(b) and (a.shape, a.dtype) == (b.shape, b.dtype):
-        return wrong_mask_undone(a, b)
+    alike = (a.shape, a.dtype, a.device) == (b.shape, b.dtype, b.device)
+    if alike and device_bits.has_kernels(a):
+        return device_bits.wrong_mask(a, b)
     host_a, host_b = on_host(a), on_host(b)  # a view by `raw` keeps no memory alive
     return np.asarray(raw(host_a) != raw(host_b))
-
-
-def has_kernels(tensor: Tensor) -> bool:
-    """True where the tensor's bits are looked at by our own kernels."""
-    return tensor.device.type == "cuda" and _can_import_kernels()
-
-
-@cache
-def _can_import_kernels() -> bool:
-    return find_spec("triton") is not None and find_spec("sdc_guard_kernels") is not None
-
-
-def bits_equal_undone(
-    got: Tensor, held: Tensor, *, negated: bool = False, nans_alike: bool = False,
-    zeros_alike: bool = False,
-) -> bool:
-    """Compare by our kernel, for tensors that :func:`has_kernels`: ``got`` with its sign changed if
-    it is ``negated``, NaNs of any payload or zeros of any sign alike if asked.  Nothing is copied,
-    and the host waits once."""
-    from sdc_guard_kernels.bit_compare import Undo, difference
-
-    undo = Undo(negated=negated, nans_alike=nans_alike, zeros_alike=zeros_alike)
-    return not difference(got, held, undo).num_different
-
-
-def wrong_mask_undone(
-    got: Tensor, held: Tensor, *, negated: bool = False, nans_alike: bool = False,
-    zeros_alike: bool = False,
-) -> NDArray[np.bool_]:
-    """As :func:`bits_equal_undone`: True where the elements differ."""
-    from sdc_guard_kernels.bit_compare import Undo, difference_mask
-
-    undo = Undo(negated=negated, nans_alike=nans_alike, zeros_alike=zeros_alike)
-    mask = on_host(difference_mask(got, held, undo))
-    return np.asarray(raw(mask) != 0)

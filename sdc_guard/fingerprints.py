@@ -48,7 +48,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sdc_guard import bits
+from sdc_guard import bits, device_bits
 
 BLOCK_WORDS = 2**15
 """Words mixed at a time: with their temporaries they stay in a core's cache."""
@@ -69,7 +69,7 @@ def fingerprint(tensor: Tensor) -> int:
     conjugate counts as the numbers it stands for.  On a device this waits for the result.
     """
     tensor = bits.resolved(tensor.detach())
-    sums = _device_sums(tensor) if bits.has_kernels(tensor) else None
+    sums = _device_sums(tensor) if device_bits.has_kernels(tensor) else None
     return sealed(sums or host_sums(tensor), tensor.dtype, tuple(tensor.shape))
 
 
@@ -96,7 +96,8 @@ def _device_sums(tensor: Tensor) -> tuple[int, int] | None:
 
     if num_merged(tensor) > MAX_DIMS:
         return None
-    first, second = word_sums(tensor).tolist()
+    with device_bits.launching_on(tensor):
+        first, second = word_sums(tensor).tolist()
     return first % _MODULUS, second % _MODULUS
 
 

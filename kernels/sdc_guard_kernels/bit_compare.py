@@ -297,8 +297,8 @@ def compare_bits(
     word_bits = 8 * got.element_size() // words
     word = _WORD[word_bits // 8]
 
-    dims = walk(shape, got.stride(), held.stride(), undo.roll)
-    outer, dims = dims[: max(0, len(dims) - MAX_DIMS)], dims[max(0, len(dims) - MAX_DIMS) :]
+    dims = walk(tuple(shape), got.stride(), held.stride(), undo.roll)
+    outer, dims = dims[:-MAX_DIMS], dims[-MAX_DIMS:]
     cols = min(TILE, triton.next_power_of_2(dims[-1].size))
     if len(dims) > 1 and dims[-1].got_stride > dims[-2].got_stride > 0:
         cols = min(cols, CROSSED_COLS)

@@ -8,6 +8,7 @@ with those inside it too: n rows of m elements rolled by s rows are n m elements
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 
@@ -25,10 +26,11 @@ class Dim(NamedTuple):
 ABSENT = Dim(1, 0, 0, 0)
 
 
+@lru_cache(maxsize=4096)
 def walk(
-    shape: list[int], got_strides: tuple[int, ...], held_strides: tuple[int, ...],
+    shape: tuple[int, ...], got_strides: tuple[int, ...], held_strides: tuple[int, ...],
     roll: tuple[int, int] | None,
-) -> list[Dim]:
+) -> tuple[Dim, ...]:
     """The dimensions in the order of the walk, outermost first; at least one.
 
     Args:
@@ -44,7 +46,7 @@ def walk(
             found.insert(0, Dim(size, got_strides[dim], held_strides[dim], place_stride, shift))
         place_stride *= size
     if not found:
-        return [ABSENT]
+        return (ABSENT,)
     # Expanded dimensions go outwards: nothing is fast along them.  Of equals the last is taken.
     fastest = min(reversed(found), key=lambda d: d.held_stride or d.got_stride or 2**63)
     found.remove(fastest)
@@ -59,4 +61,4 @@ def walk(
                           inner.place_stride, outer.shift * inner.size)
         else:
             dims.insert(0, outer)
-    return dims
+    return tuple(dims)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdc_guard import bits
+from sdc_guard import bits, device_bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.ops._symmetry import Symmetry
 
@@ -43,8 +43,8 @@ class Piece:
         return part_of(self.whole, self.where)
 
     def agrees(self) -> bool:
-        if bits.has_kernels(self.got):
-            return bits.bits_equal_undone(self.got, self.held, **self._kernel_undo())
+        if device_bits.has_kernels(self.got):
+            return device_bits.bits_equal(self.got, self.held, **self._kernel_undo())
         if not self.negated:
             where = self.where
             if where is not None and where[0] <= 0 and bits.rows_equal(
@@ -91,8 +91,8 @@ class Piece:
         }
 
     def wrong(self) -> np.ndarray:
-        if bits.has_kernels(self.got):
-            return bits.wrong_mask_undone(self.got, self.held, **self._kernel_undo())
+        if device_bits.has_kernels(self.got):
+            return device_bits.wrong_mask(self.got, self.held, **self._kernel_undo())
         return bits.wrong_mask(self.undone(), self.held)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdc_guard import bits
+from sdc_guard import bits, device_bits
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.check.compiling import compile_symmetry
 from sdc_guard.check.relations import Piece
@@ -25,6 +25,9 @@ from tests.kernels.strided_bits import COMPLEX, DTYPES, FLOATS, drawn_words, lai
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
+from sdc_guard_kernels import bit_compare
+from sdc_guard_kernels.bit_compare import Difference
+
 aten = torch.ops.aten
 COMPARISONS = {"eq", "ne", "equal", "isnan", "where", "neg", "neg_", "bitwise_and", "bitwise_or"}
 
@@ -32,7 +35,7 @@ COMPARISONS = {"eq", "ne", "equal", "isnan", "where", "neg", "neg_", "bitwise_an
 @contextmanager
 def by_kernel() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(bits, "has_kernels", lambda tensor: True)
+        patch.setattr(device_bits, "has_kernels", lambda tensor: True)
         yield
 
 
@@ -155,16 +158,34 @@ def test_bits_of_two_tensors_by_the_kernel() -> None:
         assert bits.wrong_mask(a, b[:1]).tolist() == [False, True, True, True]
 
 
-def test_the_kernel_is_for_cuda_tensors_where_triton_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OnCuda:
-        device = torch.device("cuda")
+@pytest.fixture
+def _asked_again() -> Iterator[None]:
+    device_bits.kernels_work.cache_clear()
+    yield
+    device_bits.kernels_work.cache_clear()
 
-    assert not bits.has_kernels(torch.ones(1))
-    assert bits.has_kernels(OnCuda())  # type: ignore[arg-type]
-    monkeypatch.setattr(bits, "find_spec", lambda name: None if name == "triton" else name)
-    bits._can_import_kernels.cache_clear()
-    assert not bits.has_kernels(OnCuda())  # type: ignore[arg-type]
-    bits._can_import_kernels.cache_clear()
+
+def _never_different(got: Tensor, held: Tensor) -> Difference:
+    return Difference(0, 0)
+
+
+def _no_compiler(got: Tensor, held: Tensor) -> Difference:
+    raise RuntimeError("Failed to find C compiler")
+
+
+@pytest.mark.usefixtures("_asked_again")
+def test_a_kernel_is_used_where_it_sees_a_flipped_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not device_bits.has_kernels(torch.ones(1))
+    here = torch.device("cpu")  # where the interpreter runs
+    assert device_bits.kernels_work(here)
+    for blind in (_never_different, _no_compiler):
+        device_bits.kernels_work.cache_clear()
+        monkeypatch.setattr(bit_compare, "difference", blind)
+        assert not device_bits.kernels_work(here)
+    monkeypatch.undo()
+    device_bits.kernels_work.cache_clear()
+    monkeypatch.setattr(device_bits, "find_spec", lambda name: None if name == "triton" else name)
+    assert not device_bits.kernels_work(here)
 
 
 @pytest.mark.gpu
@@ -174,7 +195,8 @@ def test_pieces_on_the_device(negated: bool) -> None:
     part = held[3:60]
     got = -part.contiguous() if negated else part.contiguous()
     assert Piece(0, got, held, (0, 3, 57), negated).agrees()
-    wrong: Tensor = got.clone()
+    assert device_bits.has_kernels(got)
+    wrong = got.clone()
     wrong[56, 299] *= 1.0000002
     piece = Piece(0, wrong, held, (0, 3, 57), negated)
     assert not piece.agrees()
