@@ -77,7 +77,7 @@ def pieces(draw: st.DrawFn) -> Piece:
     return Piece(0, got, held, where, negated)
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(pieces())
 def test_a_kernel_and_the_host_agree_on_pieces(piece: Piece) -> None:
     def fresh() -> Piece:

@@ -36,7 +36,7 @@ def of_bytes(num: int, dtype: torch.dtype = torch.uint8, *, behind: int = 0) -> 
     return memory[:num].view(dtype)
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.data(), st.sampled_from(DTYPES), st.lists(st.integers(0, 5), max_size=4))
 def test_definition_in_any_layout(
     data: st.DataObject, dtype: torch.dtype, sizes: list[int]
