@@ -3,7 +3,8 @@
 Running a relation recomputes the call elsewhere and yields *pieces*: a recomputed tensor and the
 part of the held result that must have the same bits.  Nothing is copied where a view will do:
 ``split`` calls the op twice on narrowed views, ``roll`` copies only the operands that carry the
-axis, and the comparison is an index-mapped ``memcmp``.
+axis, and the comparison is an index-mapped ``memcmp``, on a device a kernel of ours that undoes the
+relation as it reads.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sdc_guard import bits
+from sdc_guard import bits, device_bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.ops._symmetry import Symmetry
 
@@ -42,6 +43,8 @@ class Piece:
         return part_of(self.whole, self.where)
 
     def agrees(self) -> bool:
+        if device_bits.has_kernels(self.got):
+            return device_bits.bits_equal(self.got, self.held, **self._kernel_undo())
         if not self.negated:
             where = self.where
             if where is not None and where[0] <= 0 and bits.rows_equal(
@@ -77,7 +80,19 @@ class Piece:
             alike |= (undone == 0) & (held == 0)
         return torch.where(alike, held, undone)
 
+    def _kernel_undo(self) -> dict[str, bool]:
+        """What :meth:`undone` makes alike, for a kernel that changes nothing in memory."""
+        dtype = self.got.dtype
+        has_sign = dtype.is_floating_point or dtype.is_complex
+        return {
+            "negated": self.negated and not self._undone,
+            "nans_alike": has_sign and (self.negated or bits.has_numbers(dtype)),
+            "zeros_alike": self.negated,
+        }
+
     def wrong(self) -> np.ndarray:
+        if device_bits.has_kernels(self.got):
+            return device_bits.wrong_mask(self.got, self.held, **self._kernel_undo())
         return bits.wrong_mask(self.undone(), self.held)
 
 

@@ -29,7 +29,11 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
         for part in ("observe", "check", "attribute", "evidence", "render", "inject")
     ),
     (frozenset({"ops"}),),
-    (frozenset({"calls", "bits"}), frozenset({"bounds"}), frozenset({"ranks"})),
+    (
+        frozenset({"calls", "bits", "device_bits", "fingerprints"}),
+        frozenset({"bounds"}),
+        frozenset({"ranks"}),
+    ),
     (frozenset({"records", "errors", "formats", "intervals"}),),
 )
 
