@@ -16,11 +16,18 @@ CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
 SOUNDNESS_ARGS ?=
 BENCH_ARGS ?=
+# NO_INSTALL=1 runs the GPU targets with what $(PYTHON) has already, in this checkout, without a
+# network; LIMIT_S are the seconds that bench-gpu may take; OUT is where its results go.
+NO_INSTALL ?=
+LIMIT_S ?= 420
+OUT ?= build/bench-gpu
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # One worker per core, one file per worker at a time: module fixtures are built once.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+GPU_PYTHON := $(if $(NO_INSTALL),PYTHONPATH=.:kernels$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON),$(BIN)/python)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -67,10 +74,12 @@ $(VENV)/.models: $(INSTALLED)
 	  $(PIP_ARGS) -c constraints.txt -e ".[models]"
 	@touch $@
 
-test-gpu: install ## the tests that need a CUDA device; fails where there is none
-	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+test-gpu: $(if $(NO_INSTALL),,install) ## the kernels on a CUDA device and in the interpreter; fails without a device
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "torch sees no CUDA device here, so the GPU tests cannot run." >&2; exit 1; }
-	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+	$(GPU_PYTHON) -m pytest -m gpu $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(GPU_PYTHON) -m pytest tests/kernels -m "not gpu and not slow" \
+	  --numprocesses logical --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
 
 lint: install ## ruff
 	$(BIN)/ruff check .
@@ -86,9 +95,9 @@ $(VENV)/.bench: $(INSTALLED)
 	  $(PIP_ARGS) -c constraints.txt -e ".[bench]"
 	@touch $@
 
-bench-gpu: install ## what guarding and other detectors cost on a CUDA device
-	$(BIN)/sdc-guard bench overhead --device cuda --out build/bench-gpu $(BENCH_ARGS)
-	$(BIN)/sdc-guard bench cost --device cuda --out build/bench-gpu $(BENCH_ARGS)
+bench-gpu: $(if $(NO_INSTALL),,$(VENV)/.bench) ## what checks by kernels cost on a CUDA device: seven minutes, in build/bench-gpu
+	$(GPU_PYTHON) -c 'from sdc_guard.cli.main import main; main()' \
+	  bench kernels --device cuda --limit-s $(LIMIT_S) --out $(OUT) $(BENCH_ARGS)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
