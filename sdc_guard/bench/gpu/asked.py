@@ -21,18 +21,25 @@ MET, NOT_MET, NOT_MEASURED = "met", "NOT met", "not measured"
 
 
 class Asked(Record, frozen=True, kw_only=True):
-    """One limit.  ``value`` must be at most ``limit``; it is None where there is no figure."""
+    """One limit.  ``value`` must be at most ``limit``; it is None where there is no figure.
+
+    ``covered``: share of the calls that were checked, where the limit is for checking all.
+    """
 
     what: str
     limit: float
     value: Interval | None
     is_share: bool
+    covered: float | None = None
 
     @property
     def verdict(self) -> str:
-        """``met`` or ``NOT met`` by the value, with a word where its interval says both."""
+        """``met`` or ``NOT met`` by the value, with a word where its interval says both, or where
+        not everything is checked."""
         if self.value is None:
             return NOT_MEASURED
+        if self.covered is not None and self.covered < 1.0:
+            return f"{NOT_MET}, only {100 * self.covered:.2f} % of the calls are checked"
         word = MET if self.value.value <= self.limit else NOT_MET
         between = self.value.low <= self.limit < self.value.high
         return f"{word}, but the limit is within the interval" if between else word
@@ -78,10 +85,15 @@ def asked(contents: GpuFile) -> tuple[Asked, ...]:
         Asked(what="the same, over bytes / copy bandwidth", limit=1.15, value=floors,
               is_share=False),
         Asked(what="all matrix product and reduction calls of the step checked by kernels, added "
-                   "time", limit=0.08, value=_added(kernels), is_share=True),
+                   "time", limit=0.08, value=_added(kernels), is_share=True,
+              covered=_covered(kernels)),
         Asked(what="budget 1 %, added time", limit=0.01, value=_added(budget, totals=True),
               is_share=True),
     )
+
+
+def _covered(figure: Figure | None) -> float | None:
+    return figure.seen.share() or 0.0 if isinstance(figure, StepCost) else None
 
 
 def _added(figure: Figure | None, totals: bool = False) -> Interval | None:

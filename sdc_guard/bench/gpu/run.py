@@ -187,6 +187,7 @@ def _work(
         try:
             job.run(telling)
         except Exception as error:
+            setting.synchronize()  # raises if the device is broken: the next process goes on
             pipe.send(Failed(rest_of(job), told(error)))
         setting.synchronize()
         tell_clocks(telling, job.name)

@@ -37,7 +37,7 @@ SIZES = {
     FULL: Sizes(
         copy_bytes=(1 << 28, 1 << 30, 1 << 31, 1 << 32), product=8192,
         gpt=GptSizes(24, 1024, 16, 50257, 1024, 8),
-        rounds=40, step_rounds=60, call_rounds=15, warmup_steps=3),
+        rounds=100, step_rounds=60, call_rounds=25, warmup_steps=3),
     TINY: Sizes(
         copy_bytes=(1 << 12, 1 << 14), product=32, gpt=GptSizes(1, 16, 2, 33, 8, 2),
         rounds=2, step_rounds=2, call_rounds=1, warmup_steps=1),

@@ -29,6 +29,7 @@ from sdc_guard.bench.gpu.figures import (
     GpuFile,
     Missing,
     Named,
+    OpSeen,
     ProductCost,
     Seen,
     StepCost,
@@ -272,7 +273,7 @@ def around(value: float, spread: float = 0.0) -> Interval:
 
 def made(
     device: str = "cuda", form: str = FULL, *, check_ms: float = 0.1, step: float = 1.05,
-    spread: float = 0.0, num_over: int = 0,
+    spread: float = 0.0, num_over: int = 0, num_checked: int = 5,
 ) -> GpuFile:
     """A file with figures of an invented device: copies at 4 TB/s, a product of 1.25 ms."""
     verdicts = Verdicts(witnesses=("checksum",), worst_share=0.25, num_over=num_over)
@@ -282,7 +283,9 @@ def made(
         check_ms=around(check_ms), remembered_ms=around(0.07), rerun_ms=around(1.5),
         host_ms=around(0.01), check_ratio=around(ratio, spread), remembered_ratio=around(0.056),
         rerun_ratio=around(1.2), num_bytes=400_000_000, verdicts=verdicts)
-    seen = Seen(ops=(), num_alarms=0, num_errors=0, messages=(), own_overhead_share=None)
+    op = OpSeen(op="aten.mm", is_asked=True, calls=5, calls_checked=num_checked, witnesses={},
+                not_tested={})
+    seen = Seen(ops=(op,), num_alarms=0, num_errors=0, messages=(), own_overhead_share=None)
     found: list[Figure] = [
         Copy(num_bytes=2_000_000_000, num_rounds=9, time_ms=around(1.0)),
         Copy(num_bytes=1_000_000_000, num_rounds=9, time_ms=around(9.0)), product]
@@ -308,6 +311,9 @@ def test_what_is_asked_is_judged_by_the_figures() -> None:
     assert floor.value == pytest.approx(0.12 / (1e3 * 400e6 / 4e12))
     close = asked(made(spread=0.02))
     assert close[0].verdict == f"{MET}, but the limit is within the interval"
+    partly = asked(made(num_checked=4))
+    assert [a.verdict for a in partly] == [
+        MET, MET, f"{NOT_MET}, only 80.00 % of the calls are checked", MET]
     for contents in (made(device="cpu"), made(form=TINY)):
         assert [a.verdict for a in asked(contents)] == [NOT_MEASURED] * 4
 
