@@ -46,6 +46,8 @@ def measure(telling: Telling) -> None:
     counts: Counter[str] = Counter()
     with EachCall(lambda name, *_: counts.update((name,))):
         training.step()
+    if not counts:
+        raise RuntimeError("the step makes no call of a matrix product or a reduction")
     telling.send(Expected(tuple(counts)))
     clock = Clock(setting.device)
     seen: set[str] = set()

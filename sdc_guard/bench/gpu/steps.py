@@ -69,7 +69,7 @@ def measure(telling: Telling) -> None:
         for name in names[shift:] + names[:shift]:
             telling.send(Started(step_name(name)))
             try:
-                times_ms[name].append(turn_ms(name, watchers[name].steps_per_turn))
+                times_ms[name].append(turn_ms(name, _turn(telling, watchers[name])))
             except Exception as error:
                 drop(name, error)
         if PLAIN not in watchers:
@@ -83,23 +83,27 @@ def measure(telling: Telling) -> None:
         _tell(telling, watchers, times_ms)
 
 
+def _turn(telling: Telling, watcher: Watcher) -> int:
+    return min(watcher.steps_per_turn, telling.setting.sizes.longest_turn)
+
+
 def _tell(
     telling: Telling, watchers: dict[str, Watcher], times_ms: dict[str, list[float]]
 ) -> None:
     plain_ms = times_ms[PLAIN]
     for name, watcher in watchers.items():
         telling.send(Measured(step_name(name), cost_of(
-            name, watcher, times_ms[name], plain_ms,
+            name, watcher, times_ms[name], plain_ms, steps_per_turn=_turn(telling, watcher),
             warmup_steps=telling.setting.sizes.warmup_steps, seed=telling.setting.seed)))
 
 
 def cost_of(
     name: str, watcher: Watcher, times_ms: list[float], plain_ms: list[float], *,
-    warmup_steps: int, seed: int,
+    steps_per_turn: int, warmup_steps: int, seed: int,
 ) -> StepCost:
     """The figure of one watcher from the times of a step in each round."""
     return StepCost(
-        watcher=name, description=watcher.description, steps_per_turn=watcher.steps_per_turn,
+        watcher=name, description=watcher.description, steps_per_turn=steps_per_turn,
         warmup_steps=warmup_steps, num_rounds=len(times_ms), step_ms=median(times_ms),
         ratio=median([t / p for t, p in zip(times_ms, plain_ms, strict=True)]),
         total_ratio=ratio_of_totals(times_ms, plain_ms, seed=seed), seen=watcher.seen())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import subprocess
 import time
@@ -49,6 +50,7 @@ from sdc_guard.bench.workload import Workload
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.cli.main import main
 from sdc_guard.errors import UsageError
+from sdc_guard.guard import Guard
 from sdc_guard.inject.override import KernelOverride
 from sdc_guard.intervals import Interval
 from tests.meta.tree import ROOT
@@ -193,6 +195,26 @@ def test_steps_take_turns_and_one_that_fails_costs_no_other(
     assert failed == {"step, unmakeable": "UsageError: not installed",
                       "step, worn": "RuntimeError: worn out"}
     assert isinstance(found["step, plain"], StepCost)
+
+
+def test_steps_under_the_guard_say_what_was_checked() -> None:
+    with gpu_jobs.kernel_of_mm(gpu_jobs.toy):
+        told = messages_of(JOB["steps"])
+    found, failed = figures(told), failures(told)
+    assert set(found) | set(failed) == set(JOB["steps"].expects(gpu_jobs.TINY))
+    budget, kernels = found[steps.step_name(BUDGET)], found.get(steps.step_name(KERNELS))
+    assert isinstance(budget, StepCost)
+    assert budget.seen.own_overhead_share is not None
+    assert {op.op for op in budget.seen.ops if op.is_asked} >= {"aten.mm", "aten.sum"}
+    if "witnesses" not in inspect.signature(Guard).parameters:
+        pytest.skip("this guard cannot be told to use kernels alone")
+    assert isinstance(kernels, StepCost), failed
+    ops = {op.op: op for op in kernels.seen.ops}
+    assert ops["aten.mm"].calls_checked == ops["aten.mm"].calls > 0
+    assert ops["aten.mm"].witnesses == {"checksum": ops["aten.mm"].calls}
+    assert ops["aten.sum"].calls_checked == 0
+    assert 0 < (kernels.seen.share() or 0) < 1
+    assert kernels.seen.num_alarms == kernels.seen.num_errors == 0
 
 
 def test_without_the_plain_step_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,18 +363,15 @@ def bench(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["bench", "kernels", *arguments])
 
 
-def test_the_command_measures_steps_and_writes_its_files(tmp_path: Path) -> None:
-    done = bench("--quick", "--part", "device", "--part", "steps", "--out", str(tmp_path),
+def test_the_command_measures_a_part_and_writes_its_files(tmp_path: Path) -> None:
+    done = bench("--quick", "--part", "device", "--part", "copies", "--out", str(tmp_path),
                  "--commit", "abc123", "--seed", "5")
     assert done.exit_code == 0, done.output
     found = read(tmp_path)
     assert found.stamp.commits == ("abc123",)
     assert found.stamp.seed == 5
-    measured = {named.name for named in found.figures}
-    assert {"device", "step, plain", "step, rerun", f"step, {BUDGET}"} <= measured
-    assert measured | {m.name for m in found.missing} == {
-        "device", *map(steps.step_name, watchers.WATCHERS)}
-    assert "step, plain: measured" in done.stderr
+    assert [named.name for named in found.figures] == ["device", "copy of 4 KiB", "copy of 16 KiB"]
+    assert "copy of 4 KiB: measured" in done.stderr
     assert "**This is the tiny form on cpu" in done.stdout
     assert json.loads((tmp_path / "kernels.json").read_text())["form"] == TINY
 
@@ -383,6 +402,19 @@ def test_a_cpu_s_clock_times_what_it_is_given() -> None:
     device_ms, host_ms = Clock("cpu").times_ms([lambda: time.sleep(0.02), lambda: None])
     assert device_ms == host_ms
     assert device_ms[0] >= 20.0 > device_ms[1]
+
+
+@pytest.mark.slow
+def test_all_of_it_runs_in_the_interpreter(tmp_path: Path) -> None:
+    done = bench("--quick", "--out", str(tmp_path))
+    assert done.exit_code == 0, done.output
+    found = read(tmp_path)
+    measured, missing = ({n.name for n in found.figures}, {m.name: m.reason for m in found.missing})
+    for job in JOBS:
+        assert set(job.expects(gpu_jobs.TINY)) <= measured | set(missing)
+    assert set(map(steps.step_name, (PLAIN, BUDGET, RERUN))) <= measured
+    assert not {reason for reason in missing.values() if reason == TIME}
+    assert "quantities over their limit" not in done.stdout
 
 
 @pytest.mark.gpu
