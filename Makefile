@@ -5,6 +5,8 @@
 #   PIP_ARGS="..."         more arguments for pip, for example --find-links DIR
 #   PYTEST_ARGS="..."      more arguments for pytest, for example -k row_sum
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
+#   NO_INSTALL=1           test-gpu, bench-gpu: install nothing, run this checkout with $(PYTHON)
+#   LIMIT_S=420, OUT=path  bench-gpu: seconds that it may take, folder for its results
 #   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS  more arguments for test-catalogue and so on
 
 PYTHON ?= python3
@@ -16,8 +18,6 @@ CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
 SOUNDNESS_ARGS ?=
 BENCH_ARGS ?=
-# NO_INSTALL=1 runs the GPU targets with what $(PYTHON) has already, in this checkout, without a
-# network; LIMIT_S are the seconds that bench-gpu may take; OUT is where its results go.
 NO_INSTALL ?=
 LIMIT_S ?= 420
 OUT ?= build/bench-gpu
@@ -28,6 +28,7 @@ INSTALLED := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
 
 GPU_PYTHON := $(if $(NO_INSTALL),PYTHONPATH=.:kernels$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON),$(BIN)/python)
+GPU_PYTEST := $(GPU_PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -77,9 +78,8 @@ $(VENV)/.models: $(INSTALLED)
 test-gpu: $(if $(NO_INSTALL),,install) ## the kernels on a CUDA device and in the interpreter; fails without a device
 	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "torch sees no CUDA device here, so the GPU tests cannot run." >&2; exit 1; }
-	$(GPU_PYTHON) -m pytest -m gpu $(PYTEST_ARGS)
-	TRITON_INTERPRET=1 $(GPU_PYTHON) -m pytest tests/kernels -m "not gpu and not slow" \
-	  --numprocesses logical --maxprocesses 8 --dist loadfile $(PYTEST_ARGS)
+	$(GPU_PYTEST) -m gpu $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(GPU_PYTEST) tests/kernels -m "not gpu and not slow" $(PYTEST_ARGS)
 
 lint: install ## ruff
 	$(BIN)/ruff check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import subprocess
 import time
 from collections import Counter
@@ -394,7 +395,8 @@ def test_the_targets_need_no_network_where_all_is_installed() -> None:
         cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "pip" not in shown
     assert "venv" not in shown
-    assert "python-of-a-gpu -m pytest -m gpu" in shown
+    assert re.search(r"python-of-a-gpu -m pytest .*-m gpu", shown)
+    assert re.search(r"TRITON_INTERPRET=1 .*python-of-a-gpu -m pytest .*tests/kernels", shown)
     assert "bench kernels --device cuda" in shown
 
 
