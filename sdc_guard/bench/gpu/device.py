@@ -14,7 +14,7 @@ from sdc_guard.bench.gpu.job import Measured, Setting, Telling
 DEVICE = "device"
 UNKNOWN = "unknown"
 _FIELDS = ("driver_version", "clocks.sm", "clocks.max.sm", "clocks.mem", "temperature.gpu",
-           "power.draw", "clocks_throttle_reasons.active")
+           "power.draw")
 
 
 def expected(setting: Setting) -> tuple[str, ...]:

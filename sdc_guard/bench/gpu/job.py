@@ -11,7 +11,7 @@ import torch
 from sdc_guard.bench.gpu.figures import Figure
 from sdc_guard.bench.gpu.sizes import SIZES, Sizes
 
-TIME = "time: the limit was reached before"
+TIME = "time: the limit, or this part's share of it, was reached before"
 
 
 @dataclass(frozen=True)

@@ -430,4 +430,5 @@ def test_copies_and_a_product_are_measured_on_a_device() -> None:
     product = results.figures[product_name("bf16", 32)]
     assert isinstance(product, ProductCost)
     assert product.verdicts.num_over == 0
-    assert 0 < product.product_ms.value < product.rerun_ms.value
+    assert product.product_ms.low > 0
+    assert product.check_ms.low > 0
