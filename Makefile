@@ -5,6 +5,8 @@
 #   PIP_ARGS="..."         more arguments for pip, for example --find-links DIR
 #   PYTEST_ARGS="..."      more arguments for pytest, for example -k row_sum
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
+#   NO_INSTALL=1           test-gpu, bench-gpu: install nothing, run this checkout with $(PYTHON)
+#   LIMIT_S=420, OUT=path  bench-gpu: seconds that it may take, folder for its results
 #   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS  more arguments for test-catalogue and so on
 
 PYTHON ?= python3
@@ -16,11 +18,17 @@ CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
 SOUNDNESS_ARGS ?=
 BENCH_ARGS ?=
+NO_INSTALL ?=
+LIMIT_S ?= 420
+OUT ?= build/bench-gpu
 
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 # One worker per core, one file per worker at a time: module fixtures are built once.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
+GPU_PYTHON := $(if $(NO_INSTALL),PYTHONPATH=.:kernels$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON),$(BIN)/python)
+GPU_PYTEST := $(GPU_PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -67,10 +75,11 @@ $(VENV)/.models: $(INSTALLED)
 	  $(PIP_ARGS) -c constraints.txt -e ".[models]"
 	@touch $@
 
-test-gpu: install ## the tests that need a CUDA device; fails where there is none
-	@$(BIN)/python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
+test-gpu: $(if $(NO_INSTALL),,install) ## the kernels on a CUDA device and in the interpreter; fails without a device
+	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "torch sees no CUDA device here, so the GPU tests cannot run." >&2; exit 1; }
-	$(BIN)/python -m pytest -m gpu $(PYTEST_ARGS)
+	$(GPU_PYTEST) -m gpu $(PYTEST_ARGS)
+	TRITON_INTERPRET=1 $(GPU_PYTEST) tests/kernels -m "not gpu and not slow" $(PYTEST_ARGS)
 
 lint: install ## ruff
 	$(BIN)/ruff check .
@@ -86,9 +95,9 @@ $(VENV)/.bench: $(INSTALLED)
 	  $(PIP_ARGS) -c constraints.txt -e ".[bench]"
 	@touch $@
 
-bench-gpu: install ## what guarding and other detectors cost on a CUDA device
-	$(BIN)/sdc-guard bench overhead --device cuda --out build/bench-gpu $(BENCH_ARGS)
-	$(BIN)/sdc-guard bench cost --device cuda --out build/bench-gpu $(BENCH_ARGS)
+bench-gpu: $(if $(NO_INSTALL),,$(VENV)/.bench) ## what checks by kernels cost on a CUDA device: seven minutes, in build/bench-gpu
+	$(GPU_PYTHON) -c 'from sdc_guard.cli.main import main; main()' \
+	  bench kernels --device cuda --limit-s $(LIMIT_S) --out $(OUT) $(BENCH_ARGS)
 
 clean: ## remove the virtual environment and all caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -9,11 +9,13 @@ from typing import Any
 import click
 
 from sdc_guard.cli._bench_guard import GUARD_KINDS
+from sdc_guard.cli._bench_kernels import KERNEL_KINDS
 from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
 
 
 @click.command("bench")
-@click.argument("what", type=click.Choice([*MATRIX_KINDS, *GUARD_KINDS]), default="all")
+@click.argument("what", default="all",
+                type=click.Choice([*MATRIX_KINDS, *GUARD_KINDS, *KERNEL_KINDS]))
 @click.option("--detector", "detectors", multiple=True,
               help="A detector of the table; default all. A wrong name lists them.")
 @click.option("--workload", "workloads", multiple=True,
@@ -57,11 +59,17 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
               help="page: add the results of this bench.json, of another run or machine, first.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option("--limit-s", type=click.FloatRange(min=0, min_open=True), default=None,
+              help="kernels: seconds after which what is left is not measured; default 420.")
+@click.option("--part", "parts", multiple=True,
+              help="kernels: one part of it; default all. A wrong name lists them.")
+@click.option("--commit", default=None,
+              help="kernels: the commit that is measured, where the checkout does not tell.")
 @click.option("--quick", is_flag=True,
               help="A small form of everything: under five minutes for 'all'.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=None,
               help="Folder for result files; default reports/bench, for the second group below "
-                   "reports/guard. Results add up in bench.json.")
+                   "reports/guard, for kernels build/bench-gpu. Results add up in bench.json.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of text.")
 def command(what: str, quick: bool, device: str, **options: Any) -> None:
     """Inject faults into models in training and set detectors against them.
@@ -81,7 +89,13 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
     detection  injected faults: how many are found, and why the others are not
     clean      training without faults: anything that is found is a false alarm
 
-    Exit code 1 if 'clean' had findings.  The other kinds measure and judge nothing.
+    Triton kernels on a device:
+
+    \b
+    kernels    what their checks cost: copies, products, calls and steps of a GPT
+
+    Exit code 1 if 'clean' had findings, 5 if 'kernels' could measure nothing.
+    The other kinds measure and judge nothing.
     """
     import torch
 
@@ -97,7 +111,7 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
     if quick:
         options["config"] = "tiny"
     options |= {"scale": 10 if quick else 1, "quick": quick, "device": device}
-    run = (MATRIX_KINDS | GUARD_KINDS)[what]
+    run = (MATRIX_KINDS | GUARD_KINDS | KERNEL_KINDS)[what]
     if what not in MATRIX_KINDS or what == "page":
         run(options)
         return
