@@ -27,6 +27,7 @@ from torch import Tensor
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.plan import Plan
 from sdc_guard.check.remembered import OperandMemory, storage_of
+from sdc_guard.device_bits import launching_on
 from sdc_guard.ops._kernels import KernelCheck, KernelRun
 from sdc_guard.records import Observation
 
@@ -164,7 +165,8 @@ class DeviceChecks:
         pending = Pending(plan, observation, tag, run, first, seed)
         notes = _Notes(records, first, seed, pending.checks, self.memory)
         timer = _timer(device)
-        with np.errstate(all="ignore"):  # the interpreter's arithmetic is NumPy's
+        # The interpreter's arithmetic is NumPy's.
+        with np.errstate(all="ignore"), launching_on(observation.held[0]):
             run(observation.call, observation.held, notes)
         pending.spent_s = timer()
         if not pending.checks:
@@ -219,7 +221,7 @@ class DeviceChecks:
         pending = doubt.pending
         records = _new_records(pending.observation.held[0].device)
         checks: list[KernelCheck] = []
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), launching_on(pending.observation.held[0]):
             notes = _Notes(records, 0, pending.seed, checks, None)
             pending.run(pending.observation.call, pending.observation.held, notes)
         verdicts = _read(records[: len(checks)])

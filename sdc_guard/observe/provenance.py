@@ -31,7 +31,7 @@ _OWN_ROOMS = tuple(
         "guard",
         "wrapping",
         "pipeline",
-        "device_witness",
+        "device_",
         "policy",
         "gate",
         "ops",

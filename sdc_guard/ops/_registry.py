@@ -313,19 +313,28 @@ def checked(
     return decorate
 
 
-_discovered = False
+_discovered = "no"
 
 
 def discover() -> None:
-    """Import every op file of this folder (modules without a leading underscore), once."""
+    """Import every op file of this folder (modules without a leading underscore), once.
+
+    Raises whatever an op file raises, each time until it does no more: a table that lacks ops would
+    call them not tested, and say nothing.
+    """
     global _discovered
-    if _discovered:
+    if _discovered != "no":
         return
-    _discovered = True
-    package = importlib.import_module("sdc_guard.ops")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("_"):
-            importlib.import_module(f"sdc_guard.ops.{module.name}")
+    _discovered = "under way"
+    try:
+        package = importlib.import_module("sdc_guard.ops")
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("_"):
+                importlib.import_module(f"sdc_guard.ops.{module.name}")
+        _discovered = "yes"
+    finally:
+        if _discovered != "yes":
+            _discovered = "no"
 
 
 def lookup(packet: str) -> OpSpec | None:

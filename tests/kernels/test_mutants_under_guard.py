@@ -20,10 +20,9 @@ from torch import Tensor
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
-from sdc_guard_kernels import fingerprint, operand_sums, reductions, row_sum
-
 import sdc_guard
 from sdc_guard import Verdict
+from sdc_guard_kernels import fingerprint, operand_sums, reductions, row_sum
 from tests.kernels import (
     test_fingerprint,
     test_operand_sums,
