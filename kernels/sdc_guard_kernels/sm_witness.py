@@ -28,6 +28,7 @@ launches repeat until each has been reached.  Traffic: tables that stay in the c
 
 import struct
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -270,7 +271,9 @@ def survey(
         reports = torch.tensor(
             [[-1, 0, 0, -1, 0]], dtype=torch.int64, device=device
         ).repeat(num_programs, 1)
-        launch(num_programs, sms, reports, repeats, reads_sm)
+        # Triton launches on the current device, whatever its tensors are on.
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            launch(num_programs, sms, reports, repeats, reads_sm)
         new: list[list[int]] = reports.tolist()
         rows += new
         reached.append(frozenset(row[0] for row in new if row[0] >= 0))

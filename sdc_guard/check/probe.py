@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,21 +47,29 @@ class Probed:
 _CACHE: dict[tuple[Any, ...], tuple[Probed, ...]] = {}
 
 
-def probe(device: torch.device) -> tuple[Probed, ...]:
+def probe(device: torch.device, *, library_only: bool = False) -> tuple[Probed, ...]:
     """Every way to a product that this device offers under the switches of this moment; asked once,
-    remembered until the process ends.  Takes seconds on the first call."""
-    key = _conditions(device)
+    remembered until the process ends.
+
+    Args:
+        device: a CPU or a CUDA device.
+        library_only: ask only for what feeds the bounds, the library's products of fp32 and the
+            half formats: about two seconds on the first call, where all takes some tens, most of
+            them to compile kernels.
+    """
+    key = (*_conditions(device), library_only)
     if key not in _CACHE:
-        _CACHE[key] = tuple(_ask_all(device))
+        _CACHE[key] = tuple(_ask_all(device, library_only))
     return _CACHE[key]
 
 
 def feed(device: torch.device) -> tuple[Probed, ...]:
-    """:func:`probe`, and from now on the bounds of products on such devices are those of what was
-    found.  Does nothing on a CPU, whose arithmetic is IEEE's, or while a CUDA graph is captured."""
+    """Ask the library, and from now on the bounds of products on such devices are those of what was
+    found, and of what other settings gave before.  Does nothing on a CPU, whose arithmetic is
+    IEEE's, or while a CUDA graph is captured."""
     if device.type != "cuda" or torch.cuda.is_current_stream_capturing():
         return ()
-    found = probe(device)
+    found = probe(device, library_only=True)
     teach(device.type, found)
     return found
 
@@ -115,12 +124,15 @@ def by_library(
     return paired_dots
 
 
-def _ask_all(device: torch.device) -> Iterator[Probed]:
+def _ask_all(device: torch.device, library_only: bool) -> Iterator[Probed]:
+    # Triton launches on the current device, whatever its tensors are on.
+    current = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     with (
+        current,
         torch._C._DisableTorchDispatch(), torch.no_grad(),
         torch.autocast(device.type, enabled=False),
     ):
-        for kind, dtype, route, paired_dots in _routes(device):
+        for kind, dtype, route, paired_dots in _routes(device, library_only):
             try:
                 model = identify(answer_by(paired_dots, dtype, device), OPERANDS[kind])
             except Exception as error:  # torch's and triton's ways to say that they have none
@@ -129,12 +141,15 @@ def _ask_all(device: torch.device) -> Iterator[Probed]:
                 yield Probed(kind, route, model)
 
 
-def _routes(device: torch.device) -> Iterator[tuple[str, torch.dtype, str, PairedDots]]:
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+def _routes(
+    device: torch.device, library_only: bool
+) -> Iterator[tuple[str, torch.dtype, str, PairedDots]]:
+    on_cuda = device.type == "cuda"
+    if on_cuda and not library_only and importlib.util.find_spec("triton") is not None:
         yield from kernel_routes()
     reads = "tf32" if input_rounding(torch.float32, device.type) else "float32"
     plain: list[tuple[str, torch.dtype]] = [(reads, torch.float32)]
-    if device.type == "cuda":
+    if on_cuda:
         plain += [("float16", torch.float16), ("bfloat16", torch.bfloat16)]
     for kind, dtype in plain:
         for size in SIZES:
@@ -142,7 +157,7 @@ def _routes(device: torch.device) -> Iterator[tuple[str, torch.dtype, str, Paire
                 yield (kind, dtype, f"torch.mm {size}{' transposed' if transposed else ''}",
                        by_library(size, transposed=transposed, multiply=_mm))
     fp8 = getattr(torch, "float8_e4m3fn", None)
-    if device.type == "cuda" and fp8 is not None:
+    if on_cuda and not library_only and fp8 is not None:
         for fast in (False, True):
             name = f"torch._scaled_mm{' fast' if fast else ''}"
             yield "float8_e4m3fn", fp8, name, by_library(

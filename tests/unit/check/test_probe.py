@@ -235,14 +235,18 @@ def test_the_probe_leaves_no_trace() -> None:
 
 @pytest.mark.gpu
 def test_every_product_of_the_device_is_explained() -> None:
-    found = [p for p in feed(torch.device("cuda")) if not p.failure]
+    device = torch.device("cuda")
+    found = [p for p in probe(device) if not p.failure]
     assert {p.kind for p in found} >= {"float16", "bfloat16", "tf32", "float32"}
     assert {p.route.split()[0] for p in found} >= {"tl.dot", "torch.mm"}
-    unexplained = [(p.kind, p.route) for p in found if p.model is None]
-    assert not unexplained
-    for p in found:
+    known = [p for p in found if not p.kind.startswith("float8")]
+    assert not [(p.kind, p.route) for p in known if p.model is None]
+    for p in known:
         assert p.model is not None
         if p.kind == "float32":
             assert is_ieee(p.model)
-        elif not p.kind.startswith("float8"):
+        else:
             assert p.model.coefficient(4096) <= UNPROBED.coefficient(4096)
+    before = products.order_coefficient(4096, torch.bfloat16, "cuda")
+    assert {p.kind for p in feed(device)} >= {"float16", "bfloat16"}
+    assert products.order_coefficient(4096, torch.bfloat16, "cuda") <= before
