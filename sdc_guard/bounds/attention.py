@@ -36,6 +36,9 @@ format adds up in itself,
 and likewise for dq and dk with one product more, whose terms underflow by ``2 N eta`` or
 ``2 M eta``.  ``tiny`` covers exponentials that are flushed; eta is the accumulator's underflow
 threshold, or ``tiny`` where bf16 products are flushed.  Premises: those of :mod:`bounds.products`.
+Where tensor cores may take the three products, the larger coefficient of
+:mod:`bounds.accumulators` stands for each gamma; what subnormal operands cost in their alignment is
+below half of ``eta_v`` times the other operand, which storing p adds, and in the scores below phi.
 """
 
 from __future__ import annotations
@@ -44,9 +47,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from sdc_guard.bounds.gamma import gamma
+from sdc_guard.bounds.accumulators import AccumulatorModel, models_of, worst_coefficient
 from sdc_guard.bounds.softmax import exp_contract, exp_proof, growth, with_reference
 from sdc_guard.formats import BFLOAT16, FLOAT32, FLOAT64, Format
 
@@ -62,8 +66,8 @@ OTHER_KEY_BLOCK = 64
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What a kernel computes with: accumulator roundoff ``u``, input rounding ``u_in``, storage
-    roundoff ``v`` and underflow ``eta_v`` of p (0 for none), underflow ``eta`` of products, and the
-    size of its blocks of keys."""
+    roundoff ``v`` and underflow ``eta_v`` of p (0 for none), underflow ``eta`` of products, the
+    size of its blocks of keys, and how matrix units that may take the products add them."""
 
     acc: Format
     u: float
@@ -72,6 +76,11 @@ class Machine:
     eta_v: float
     eta: float
     key_block: int
+    models: tuple[AccumulatorModel, ...] = ()
+
+    def order(self, num_terms: int) -> float:
+        """The factor of ``sum |a b|`` of the three products: gamma, or that of tensor cores."""
+        return worst_coefficient(num_terms, self.u, self.models)
 
     @property
     def inputs(self) -> float:
@@ -90,8 +99,11 @@ class Machine:
         return max(exp_proof(self.acc), self.contract_phi())
 
 
-def machine(storage: Format, acc: Format, u_in: float, device_type: str) -> Machine:
-    """The arithmetic of a kernel for operands of format ``storage``."""
+def machine(
+    storage: Format, acc: Format, u_in: float, device_type: str, dtype: torch.dtype | None = None
+) -> Machine:
+    """The arithmetic of a kernel for operands of format ``storage``, and of ``dtype`` (None: no
+    matrix unit takes them)."""
     half = storage.precision < FLOAT32.precision
     return Machine(
         acc,
@@ -101,6 +113,7 @@ def machine(storage: Format, acc: Format, u_in: float, device_type: str) -> Mach
         storage.eta if half else 0.0,
         acc.tiny if storage is BFLOAT16 or u_in else acc.eta,
         KEY_BLOCKS.get(device_type, OTHER_KEY_BLOCK),
+        () if dtype is None else models_of(dtype, device_type, u_in),
     )
 
 
@@ -115,7 +128,7 @@ class Limits:
 def score_error(abs_scores: Array, scores: Array, head_size: int, k: Machine) -> Array:
     """``delta``; ``abs_scores`` is ``|c| |q||k|^T``, masked entries of ``scores`` are -inf."""
     finite = np.where(np.isfinite(scores), np.abs(scores), 0.0)
-    return np.asarray((k.inputs + gamma(head_size + 6, k.u)) * abs_scores + 2 * k.u * finite)
+    return np.asarray((k.inputs + k.order(head_size + 6)) * abs_scores + 2 * k.u * finite)
 
 
 def shift_growth(delta: Array, distance: Array, u: float) -> Array:
@@ -151,7 +164,7 @@ def forward_limits(
     rho = 10 * k.u * math.ceil(num_keys / k.key_block)
     log_total = np.log(total)
     lse = np.abs(top + log_total)
-    inner = gamma(num_keys + 4, k.u) + k.inputs
+    inner = k.order(num_keys + 4) + k.inputs
     outs: list[Array] = []
     lses: list[Array] = []
     for phi in (k.proof_phi(), k.contract_phi()):
@@ -193,7 +206,7 @@ def backward_limits(
     abs_q, abs_k, abs_do = np.abs(query), np.abs(key), np.abs(grad_out)
     abs_ds = np.abs(p * difference)
     # The error of dS is first + phi * second, so its products are made once for both phi.
-    wide = (1 + g) * ((gamma(head_size + 1, k.u) + k.inputs) * abs_difference * p
+    wide = (1 + g) * ((k.order(head_size + 1) + k.inputs) * abs_difference * p
                       + 2 * k.u * abs_ds + 2 * head_size * k.eta * p)
     flush = 2 * k.acc.tiny * (np.abs(difference) + abs_difference) + k.eta
     first = g * abs_ds + wide + k.v * abs_ds + k.eta_v + flush
@@ -212,11 +225,11 @@ def backward_limits(
         for name, (one, two, size) in products.items():
             terms, blocks = sizes[name]
             roundings = terms if proof else blocks
-            order = gamma(terms + 4, k.u) + k.inputs + roundings * k.v
+            order = k.order(terms + 4) + k.inputs + roundings * k.v
             found[name].append(c * ((one + phi * two) * (1 + order) + order * size)
                                + 2 * (1 + c) * terms * k.eta + roundings * k.eta_v)
         roundings = num_queries if proof else query_blocks
-        order = gamma(num_queries + 4, k.u) + k.inputs + roundings * k.v
+        order = k.order(num_queries + 4) + k.inputs + roundings * k.v
         found["v"].append((grown * (1 + phi) + plain * (phi + k.v)) * (1 + order)
                           + order * plain + flushed + 2 * num_queries * k.eta
                           + roundings * k.eta_v)

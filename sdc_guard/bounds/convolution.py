@@ -42,6 +42,7 @@ def dot_bound(
     dtype: torch.dtype,
     u_in: float = 0.0,
     num_stored: int = 0,
+    device_type: str = "cpu",
 ) -> NDArray[Any]:
     """The bound of the module's docstring, the rounding of the result included.
 
@@ -53,9 +54,11 @@ def dot_bound(
         dtype: of operands and result.
         u_in: rounding of the inputs, see :func:`sdc_guard.bounds.products.input_rounding`.
         num_stored: R; ignored where the result has the accumulator's format.
+        device_type: where the convolution was computed.
     """
     out, acc = format_of(dtype), accumulator_of(dtype)
-    error = product_error(num_terms, abs_sum, num_terms * largest, num_terms * largest, dtype, u_in)
+    reach = num_terms * largest
+    error = product_error(num_terms, abs_sum, reach, reach, dtype, u_in, device_type)
     if out is not acc and num_stored:
         error = error + gamma(num_stored, out.u) * (abs_sum + error) + num_stored * out.eta
     bound = product_bound(expected, error, out)

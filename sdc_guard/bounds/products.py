@@ -14,6 +14,10 @@ every order.  Half formats on CUDA may add partial sums of a split inner dimensi
 the result (``allow_bf16_reduced_precision_reduction``, on by default): 8 more roundings of
 ``|A||B|`` in that format, a premise and not a theorem.
 
+Tensor cores cut off where IEEE arithmetic rounds, so for them ``gamma_k`` gives way to the larger
+coefficient of :mod:`sdc_guard.bounds.accumulators`, with its two terms for underflow; so do the
+factors of C0.
+
 Premises: no partial sum overflows; no Winograd, FFT, Strassen or emulated product.
 """
 
@@ -25,7 +29,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
+from sdc_guard.bounds.accumulators import models_of, worst_coefficient
+from sdc_guard.bounds.gamma import own_rounding, rounding
 from sdc_guard.formats import BFLOAT16, TFLOAT32, Format, accumulator_of, format_of
 
 FORMULA = "((2 u_in + u_in^2) + (1 + u_in)^2 gamma_k) |A||B| + underflow + rounding(C)"
@@ -64,6 +69,22 @@ def split_rounding(dtype: torch.dtype, device_type: str) -> float:
     return SPLIT_ROUNDINGS * format_of(dtype).u
 
 
+def order_coefficient(
+    num_terms: int, dtype: torch.dtype, device_type: str, u_in: float = 0.0
+) -> float:
+    """The factor of ``sum |a b|`` for sums of ``num_terms`` products in any order: gamma, or more
+    where tensor cores may add them.
+
+    Args:
+        num_terms: number of products, and of single terms that join them.
+        dtype: of the operands.
+        device_type: ``cpu``, ``cuda``, ...
+        u_in: see :func:`input_rounding`.
+    """
+    models = models_of(dtype, device_type, u_in)
+    return worst_coefficient(num_terms, accumulator_of(dtype).u, models)
+
+
 def product_error(
     k: int,
     abs_product: NDArray[Any],
@@ -71,6 +92,7 @@ def product_error(
     abs_b_sum: NDArray[Any] | float,
     dtype: torch.dtype,
     u_in: float,
+    device_type: str = "cpu",
 ) -> NDArray[Any]:
     """The bound before the result is rounded.
 
@@ -80,13 +102,22 @@ def product_error(
         abs_a_sum, abs_b_sum: ``sum_k |a_ik|`` and ``sum_k |b_kj|``, broadcastable to C.
         dtype: of the operands.
         u_in: rounding of the inputs, see :func:`input_rounding`.
+        device_type: where the product was computed.
     """
     acc = accumulator_of(dtype)
     inputs = 2 * u_in + u_in * u_in
-    order = (1 + u_in) ** 2 * gamma(k, acc.u)
+    order = (1 + u_in) ** 2 * order_coefficient(k, dtype, device_type, u_in)
     flushed = dtype is torch.bfloat16 or u_in > 0.0
     eta, eta_in = (acc.tiny, acc.tiny) if flushed else (acc.eta, 0.0)
+    models, operand = models_of(dtype, device_type, u_in), format_of(dtype)
+    if any(model.keeps_subnormal_results is False for model in models):
+        eta = acc.tiny
+    if any(model.keeps_subnormal_operands is False for model in models):
+        eta_in = operand.tiny
     underflow = 2 * k * eta + eta_in * (abs_a_sum + abs_b_sum)
+    for model in models:
+        shifted = model.unnormalised(k, operand, (1 + u_in) * (abs_a_sum + abs_b_sum))
+        underflow = underflow + shifted + model.underflow(k)
     return np.asarray((inputs + order) * abs_product + underflow + own_rounding(k, abs_product))
 
 

@@ -67,6 +67,7 @@ def examine() -> Iterator[Line]:
     yield _second_place()
     yield _threads()
     yield _matmul_precision()
+    yield from _accumulators()
     yield _determinism()
     yield from _witnesses()
 
@@ -136,6 +137,30 @@ def _matmul_precision() -> Line:
                     f"float32 products may run in a narrower format ({precision!r})",
                     "bounds allow for it; torch.set_float32_matmul_precision('highest') is sharper")
     return Line(PASS, "precision", "float32 products run in float32")
+
+
+def _accumulators() -> Iterator[Line]:
+    """How each device adds up products, one line for each thing that some of them do."""
+    import torch
+
+    from sdc_guard.check.probe import is_ieee, probe
+
+    devices = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        devices += [torch.device("cuda", i) for i in range(torch.cuda.device_count())]
+    for device in devices:
+        lines: dict[tuple[str, str, str], list[str]] = {}
+        for found in probe(device):
+            if found.failure:
+                continue
+            text = "fits no known model" if found.model is None else found.model.describe()
+            odd = found.model is None or (found.kind == "float32" and not is_ieee(found.model))
+            level = WARN if odd else PASS
+            lines.setdefault((level, found.kind, text), []).append(found.route)
+        for (level, kind, text), routes in lines.items():
+            yield Line(level, "accumulator", f"{device}, {kind}: {text} ({', '.join(routes)})",
+                       "bounds of products may not hold there; please report it with this output"
+                       if level == WARN else "")
 
 
 def _determinism() -> Line:

@@ -48,6 +48,7 @@ def product_reference(call: HostCall, a_MK: F64, b_KN: F64) -> tuple[F64, F64, F
         b_abs.sum(-2)[..., None, :],
         dtype,
         products.input_rounding(dtype, device_type),
+        device_type,
     )
     return expected, error + products.split_rounding(dtype, device_type) * abs_product, abs_product
 
@@ -68,6 +69,13 @@ def factor_reach(alpha: float, a_MK: F64, b_KN: F64) -> F64:
     rows = np.abs(a_MK).max(-1, initial=0.0)[..., :, None]
     columns = np.abs(b_KN).max(-2, initial=0.0)[..., None, :]
     return np.asarray(abs(alpha) * np.maximum(rows, columns))
+
+
+def addend_coefficient(call: HostCall, k: int, dtype: torch.dtype) -> float:
+    """The factor of ``|beta C0|``, which may be the first term of the sum of k products."""
+    device_type = call.held[0].device.type
+    u_in = products.input_rounding(dtype, device_type)
+    return products.order_coefficient(k + 5, dtype, device_type, u_in)
 
 
 def affine_reference(
@@ -91,10 +99,10 @@ def affine_reference(
         size = np.where(np.isfinite(abs_product), size, np.inf)
     size = np.maximum(size, factor_reach(alpha, a_MK, b_KN))
     expected = start + alpha * product
-    acc = accumulator_of(call[operand_names(call.call)[1]].dtype)
-    k = a_MK.shape[-1]
+    dtype, k = call[operand_names(call.call)[1]].dtype, a_MK.shape[-1]
+    acc = accumulator_of(dtype)
     extra = (gamma(k + 5, acc.u) - gamma(k, acc.u)) * abs(alpha) * abs_product
-    extra = extra + gamma(k + 5, acc.u) * np.abs(start) + 4 * acc.eta
+    extra = extra + addend_coefficient(call, k, dtype) * np.abs(start) + 4 * acc.eta
     extra = extra + misread_number(call, "alpha") * abs_product
     if beta:
         extra = extra + misread_number(call, "beta") * np.abs(addend)
@@ -194,6 +202,7 @@ def checksums(call: HostCall) -> tuple[F64, F64, F64, str] | None:
         b_abs.sum((-2, -1))[..., None],
         dtype,
         products.input_rounding(dtype, device_type),
+        device_type,
     )
     error = abs(alpha) * (error + products.split_rounding(dtype, device_type) * abs_rows)
     size = abs(alpha) * abs_rows
@@ -205,7 +214,7 @@ def checksums(call: HostCall) -> tuple[F64, F64, F64, str] | None:
         error = error + misread * np.abs(np.broadcast_to(addend, tuple(held.shape))).sum(-1)
     if left != "self":
         error = error + misread_number(call, "alpha") * abs_rows
-        error = error + gamma(k + 5, acc.u) * size + 4 * n * acc.eta
+        error = error + addend_coefficient(call, k, dtype) * size + 4 * n * acc.eta
         if alpha not in (0.0, 1.0):
             error = error + acc.eta * (n * np.abs(a_MK).sum(-1) + b_abs.sum((-2, -1))[..., None])
     flushed = out.tiny if out.precision < acc.precision else out.eta

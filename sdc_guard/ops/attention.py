@@ -198,7 +198,7 @@ def _machine(call: HostCall) -> bounds.Machine | None:
         return None
     device = call["query"].device.type
     return bounds.machine(format_of(dtype), accumulator_of(dtype), input_rounding(dtype, device),
-                          device)
+                          device, dtype)
 
 
 def _stored(limit: F64, expected: F64, out: Format, acc: Format) -> F64:

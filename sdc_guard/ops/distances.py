@@ -150,7 +150,8 @@ def _through_product(call: HostCall, a: Any, b: Any, fmt: Format) -> tuple[Any, 
             + 2 * np.abs(a) @ np.abs(b).swapaxes(-1, -2))
     held = call.held[0]
     u_in = products.input_rounding(held.dtype, held.device.type)
-    error = (gamma(2 * m + 8, fmt.u) + 2 * u_in + u_in * u_in) * size * (1 + 2.0**-20)
+    order = products.order_coefficient(2 * m + 8, held.dtype, held.device.type, u_in)
+    error = (order + 2 * u_in + u_in * u_in) * size * (1 + 2.0**-20)
     error = error + (8 * m + 16) * (fmt.eta if u_in == 0 else fmt.tiny)
     limit = moments.root_error(expected**2, error)
     limit = limit + 2 * fmt.u * (expected + limit) + own_rounding(m + 4, expected)

@@ -24,7 +24,7 @@ from sdc_guard.bounds import products
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import accumulator_of, is_covered_float
-from sdc_guard.ops._products import Call, factor, factor_reach
+from sdc_guard.ops._products import Call, addend_coefficient, factor, factor_reach
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 
@@ -102,7 +102,7 @@ def _reference(call: HostCall) -> tuple[Reference | None, ...]:
     expected, size = np.asarray(a @ b), np.asarray(a_abs @ b_abs)
     device_type, magnitude = held.device.type, size
     error = products.product_error(k, size, a_abs.sum(-1), b_abs.sum(), dtype,
-                                   products.input_rounding(dtype, device_type))
+                                   products.input_rounding(dtype, device_type), device_type)
     error = error + products.split_rounding(dtype, device_type) * size
     if left == "mat":
         alpha, beta = float(call["alpha"]), float(call["beta"])
@@ -110,7 +110,8 @@ def _reference(call: HostCall) -> tuple[Reference | None, ...]:
         if not alpha:
             magnitude = np.where(np.isfinite(size), size, np.inf)
         extra = gamma(k + 5, acc.u) - gamma(k, acc.u)
-        error = abs(alpha) * (error + extra * size) + gamma(k + 5, acc.u) * np.abs(start)
+        error = abs(alpha) * (error + extra * size)
+        error = error + addend_coefficient(call, k, dtype) * np.abs(start)
         error = error + (4 + 2 * abs(alpha)) * acc.eta
         if alpha not in (0.0, 1.0):  # a factor times alpha may underflow before the product
             error = error + acc.eta * (a_abs.sum(-1) + b_abs.sum())
