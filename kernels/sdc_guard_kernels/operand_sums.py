@@ -1,11 +1,12 @@
 """Sums of the rows, and of the columns too, of one operand of a product: one pass over it.
 
-    rows:    sum[r] = sum_c x[r, c]    abs_sum[r] = sum_c |x[r, c]|    largest[r] = max_c |x[r, c]|
+    rows:    sum[r] = sum_c x[r, c]    abs_sum[r] = sum_c |x[r, c]|
     columns: the same of every column c
 
-of every matrix of a batch, with any strides.  The checksum of ``C = A B`` needs those of B's rows;
-where a weight enters a product as its transpose, they are those of the weight's columns, and the
-backward product needs its rows: hence both from one pass.
+of every matrix of a batch, with any strides; for float16, where the size of single elements matters
+because the format is narrow, the largest |x[r, c]| too.  The checksum of ``C = A B`` needs those of
+B's rows; where a weight enters a product as its transpose, they are those of the weight's columns,
+and the backward product needs its rows: hence both from one pass.
 
 Order.  A tile [BLOCK_R, BLOCK_C] is summed in the working format: float32, or float64 for a float64
 operand.  *Rows*: a program adds GROUP columns of a tile, then its COL_TILES tiles one upon the
@@ -25,15 +26,15 @@ Stability of Numerical Algorithms*, 2002, section 4.2):
     |computed - exact| <= c abs_sum,    c = (1 + gamma_a(v)) (1 + gamma_b(u)) - 1,
 
 a = 8 + tiles - 1, as no group has more than 8 members, b = (numbers left in a program, at most the
-width of a tile) + (programs) - 2; where v = u, a + b need not exceed the number of terms.  It holds for ``sum`` and
-``abs_sum``; ``largest`` is exact, and overlooks NaN.  :class:`SumsPlan` has the coefficients.  There is no absolute
-term: inputs are multiples of 2^-149 (2^-1074 for float64), so are their sums, and a sum or a
-conversion whose result is subnormal is exact then.  Premises: round to nearest, subnormals kept.
-A contraction cannot occur, there are no products.  Overflow of the working format gives an
+width of a tile) + (programs) - 2; where v = u, a + b need not exceed the number of terms.  It holds
+for ``sum`` and ``abs_sum``; the largest value is exact, and overlooks NaN.  :class:`SumsPlan` has
+the coefficients.  There is no absolute term: inputs are multiples of 2^-149 (2^-1074 for float64),
+so are their sums, and a sum or a conversion whose result is subnormal is exact then.  Premises:
+round to nearest, subnormals kept.  A contraction cannot occur, there are no products.  Overflow of the working format gives an
 infinity; a NaN or an infinity in a row makes its sums non-finite.
 
-Traffic: one read of the operand.  Rows alone write 12 bytes per row (24 for float64).  With columns
-24 bytes are written and read again per row and BLOCK_C columns, and per column and BLOCK_R
+Traffic: one read of the operand.  Rows alone write 8 bytes per row (16 for float64).  With columns
+16 bytes are written and read again per row and BLOCK_C columns, and per column and BLOCK_R
 ROW_TILES rows: below 10 % of a large half-precision operand, and they stay in the cache.  Grid: one
 program per matrix, row span and column span.
 """
@@ -60,16 +61,15 @@ NUM_WARPS = 8
 MOST_ROW_TILES = 32
 FEWEST_PROGRAMS = 256
 FOLD_BLOCK = 256
-KINDS = 3
-"""Sums, sums of absolute values, largest absolute values."""
 
 UNIT_ROUNDOFF = {torch.float32: 2.0**-24, torch.float64: 2.0**-53}
 SUMMABLE = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class OperandSums(NamedTuple):
-    """``rows`` [3, batch, rows], ``columns`` [3, batch, columns] or None, in the working format;
-    index 0 is the sum, 1 the sum of absolute values, 2 the largest absolute value."""
+    """``rows`` [kinds, batch, rows], ``columns`` [kinds, batch, columns] or None, in the working
+    format; kind 0 is the sum, 1 the sum of absolute values, 2 (for float16 alone) the largest
+    absolute value."""
 
     rows: Tensor
     columns: Tensor | None
@@ -116,7 +116,7 @@ def _sums_kernel(  # type: ignore[no-untyped-def]
     row_spans, col_spans, row_kind_stride, col_kind_stride,
     ROW_TILES: tl.constexpr, COL_TILES: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     GROUP: tl.constexpr, NEIGHBOURS: tl.constexpr, ROW_GROUP: tl.constexpr,
-    COLUMNS: tl.constexpr, WORK: tl.constexpr,
+    COLUMNS: tl.constexpr, LARGEST: tl.constexpr, WORK: tl.constexpr,
 ):
     # Cast before multiplying: a row times its stride passes 2^31 in a matrix of a few GB.
     program = tl.program_id(0).to(tl.int64)
@@ -133,29 +133,35 @@ def _sums_kernel(  # type: ignore[no-untyped-def]
         col_abs = tl.zeros((BLOCK_R // ROW_GROUP, BLOCK_C), dtype=WORK)
         col_max = tl.zeros((BLOCK_R // ROW_GROUP, BLOCK_C), dtype=WORK)
 
-    for row_tile in range(0, ROW_TILES):
+    for row_tile in range(ROW_TILES):
         row = first_row + row_tile * BLOCK_R + lane_r
         total = tl.zeros((BLOCK_R, BLOCK_C // GROUP), dtype=WORK)
         abs_total = tl.zeros((BLOCK_R, BLOCK_C // GROUP), dtype=WORK)
         largest = tl.zeros((BLOCK_R, BLOCK_C // GROUP), dtype=WORK)
-        for col_tile in range(0, COL_TILES):
+        for col_tile in range(COL_TILES):
             col = first_col + col_tile * BLOCK_C + lane_c
             exists = (row < num_rows)[:, None] & (col < num_cols)[None, :]
             place = row[:, None] * stride_row + col[None, :] * stride_col
             x = tl.load(x_ptr + place, mask=exists, other=0.0).to(WORK)
             total += grouped(x, NEIGHBOURS, GROUP)
             abs_total += grouped(tl.abs(x), NEIGHBOURS, GROUP)
-            largest = tl.maximum(largest, _grouped_largest(tl.abs(x), NEIGHBOURS, GROUP))
+            if LARGEST:
+                # The interpreter warns of a maximum of nothing but NaN.
+                size = tl.where(x == x, tl.abs(x), 0.0)
+                largest = tl.maximum(largest, _grouped_largest(size, NEIGHBOURS, GROUP))
             if COLUMNS:
                 stacked = tl.reshape(x, (ROW_GROUP, BLOCK_R // ROW_GROUP, BLOCK_C))
                 col_total += tl.sum(stacked, axis=0)
                 col_abs += tl.sum(tl.abs(stacked), axis=0)
-                col_max = tl.maximum(col_max, tl.max(tl.abs(stacked), axis=0))
+                if LARGEST:
+                    col_max = tl.maximum(
+                        col_max, tl.max(tl.where(stacked == stacked, tl.abs(stacked), 0.0), axis=0))
         out = rows_ptr + (batch * col_spans + col_span) * num_rows + row
         tl.store(out, tl.sum(total.to(tl.float64), axis=1), mask=row < num_rows)
         tl.store(out + row_kind_stride, tl.sum(abs_total.to(tl.float64), axis=1),
                  mask=row < num_rows)
-        tl.store(out + 2 * row_kind_stride, tl.max(largest, axis=1), mask=row < num_rows)
+        if LARGEST:
+            tl.store(out + 2 * row_kind_stride, tl.max(largest, axis=1), mask=row < num_rows)
 
     if COLUMNS:
         col = first_col + lane_c
@@ -163,7 +169,8 @@ def _sums_kernel(  # type: ignore[no-untyped-def]
         tl.store(out, tl.sum(col_total.to(tl.float64), axis=0), mask=col < num_cols)
         tl.store(out + col_kind_stride, tl.sum(col_abs.to(tl.float64), axis=0),
                  mask=col < num_cols)
-        tl.store(out + 2 * col_kind_stride, tl.max(col_max, axis=0), mask=col < num_cols)
+        if LARGEST:
+            tl.store(out + 2 * col_kind_stride, tl.max(col_max, axis=0), mask=col < num_cols)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -171,13 +178,13 @@ def _fold_kernel(  # type: ignore[no-untyped-def]
     parts_ptr, out_ptr, num_batches, length, num_blocks, NUM_PARTS: tl.constexpr,
     BLOCK: tl.constexpr
 ):
-    """[3, batch, parts, length] to [3, batch, length]: sums, sums and maxima of the parts."""
+    """[kinds, batch, parts, length] to [kinds, batch, length]: sums, sums and maxima of parts."""
     program = tl.program_id(0).to(tl.int64)
     line = program // num_blocks
     place = (program % num_blocks) * BLOCK + tl.arange(0, BLOCK).to(tl.int64)
     total = tl.zeros((BLOCK,), dtype=tl.float64)
     largest = tl.zeros((BLOCK,), dtype=tl.float64)
-    for part in range(0, NUM_PARTS):
+    for part in range(NUM_PARTS):
         source = parts_ptr + (line * NUM_PARTS + part) * length + place
         x = tl.load(source, mask=place < length, other=0.0)
         total += x
@@ -249,6 +256,7 @@ def operand_sums(x: Tensor, *, columns: bool = False) -> OperandSums:
             ROW_TILES=plan.row_tiles, COL_TILES=plan.col_tiles,
             BLOCK_R=plan.block_rows, BLOCK_C=plan.block_cols, GROUP=group,
             NEIGHBOURS=neighbours, ROW_GROUP=ROW_GROUP, COLUMNS=columns,
+            LARGEST=x.dtype is torch.float16,
             WORK=tl.float64 if work is torch.float64 else tl.float32, num_warps=NUM_WARPS,
         )
     rows = _folded(row_parts, work)
@@ -258,9 +266,10 @@ def operand_sums(x: Tensor, *, columns: bool = False) -> OperandSums:
 def _unwritten(
     x: Tensor, num_batches: int, num_parts: int, length: int, work: torch.dtype
 ) -> Tensor:
-    """[3, batch, parts, length] of NaN: what no program writes must not pass as a sum.  One part
-    is the result and has its format; several are kept in float64."""
-    return torch.full((KINDS, num_batches, num_parts, length), torch.nan, device=x.device,
+    """[kinds, batch, parts, length] of NaN: what no program writes must not pass as a sum.  One
+    part is the result and has its format; several are kept in float64."""
+    kinds = 3 if x.dtype is torch.float16 else 2
+    return torch.full((kinds, num_batches, num_parts, length), torch.nan, device=x.device,
                       dtype=work if num_parts == 1 else torch.float64)
 
 
@@ -282,10 +291,11 @@ def by_rows(x: Tensor) -> bool:
 
 
 def grouping(x: Tensor, block: int) -> tuple[int, bool]:
-    """How many columns of a tile of ``block`` columns make a group, and whether neighbours do: those
-    that the compiler gives to one thread, so that a group is added without other threads.  With
-    aligned rows a thread loads 16 bytes at a time; without, the threads of a program lie beside
-    each other; where the rows are beside each other in memory, a thread has 16 bytes of a column.
+    """How many columns of a tile of ``block`` columns make a group, and whether neighbours do.
+
+    A group is what the compiler gives to one thread, so that it is added without other threads.
+    With aligned rows a thread loads 16 bytes at a time; without, the threads of a program lie
+    beside each other; where rows are beside each other in memory, a thread has 16 bytes of a column.
     """
     if not by_rows(x):
         return min(4, block), False

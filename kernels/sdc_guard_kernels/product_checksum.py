@@ -19,8 +19,9 @@ the limit, and adds what this kernel itself may err by.
 Own error.  All sums over k and n run in the working format (float32; float64 if any operand is
 float64) of unit roundoff v: products, groups of at most 8 columns, then the tiles of BLOCK_K or
 BLOCK_N one upon the other; what is left of a row, at most BLOCK numbers, is added in float64,
-u = 2^-53.  With T tiles of A, T' of C, and for every order of ``tl.sum`` (Higham, *Accuracy and Stability of Numerical
-Algorithms*, 2002, sections 3.1 and 4.2), with eta the smallest subnormal of the working format:
+u = 2^-53.  With T tiles of A, T' of C, and for every order of ``tl.sum`` (Higham, *Accuracy and
+Stability of Numerical Algorithms*, 2002, sections 3.1 and 4.2), eta being the smallest subnormal of
+the working format:
 
     |computed - exact| <= e abs + K eta   for alpha's sum and for ``abs``,
         e = (1 + e_B) (1 + gamma_{T + 7}(v)) (1 + gamma_{BLOCK_K}(u)) - 1,
@@ -33,18 +34,19 @@ caller doubles it.  A fused multiply-add only drops a rounding, so contraction s
 expected sum and the limit are put together in float64, 4 roundings.  :class:`ChecksumPlan` has e, f
 and K eta.
 
-Not judged: a row whose expected sum or limit is not finite in the working format.  A row of C with a
-NaN or an infinity is over any limit if nothing there may overflow: if ``max(|alpha|, 1) abs +
+Not judged: a row whose expected sum or limit is not finite in the working format.  A row of C with
+a NaN or an infinity is over any limit if nothing there may overflow: if ``max(|alpha|, 1) abs +
 |beta| s`` is at most ``largest_row``, so that the row's own sum cannot overflow here, and at most
-``largest_element``, so that no element can.  With ``use_largest``, ``min(abs, a max|b|)`` stands for
-``abs`` in the latter, and ``factor_reach max(a, max|b|)`` must be no larger either.  A row of C that
-is finite is judged whatever its size: an infinity never leaves a sum again, so nothing has
-overflowed.
+``largest_element``, so that no element can, and ``factor_reach max(a, b)`` is no larger either.
+For float16, where that would leave out all large rows, the largest |b| stands for b, and its
+product with a for ``abs`` if that is less.  A row of C that is finite is judged whatever its size:
+an infinity never leaves a sum again, so nothing has overflowed.
 
 Traffic: one read of A, C and a full C0, and per program one of the 2 K sums of B out of the cache.
-Grid: one program per matrix and block of BLOCK_M rows; with ``row_share`` below 1, that share of all
-blocks, consecutive from a place that the seed decides, so each is looked at with this probability.
-The order of evaluation depends on shapes and alignment alone.  Premises: round to nearest, subnormals kept.
+Grid: one program per matrix and block of BLOCK_M rows; with ``row_share`` below 1, that share of
+all blocks, consecutive from a place that the seed decides, so each is looked at with this
+probability.  The order of evaluation depends on shapes and alignment alone.  Premises: round to
+nearest, subnormals kept.
 """
 
 from __future__ import annotations
@@ -148,7 +150,7 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
     # the interpreter of triton 3.6 takes no others.
     exists = row_exists[:, None] & (lane_k < num_inner)[None, :]
     a_next = tl.load(a_row + lane_k[None, :] * a_stride_inner, mask=exists, other=0.0)
-    for tile in range(0, TILES_K):
+    for tile in range(TILES_K):
         a = a_next.to(WORK)
         inner = tile * BLOCK_K + lane_k
         inner_exists = inner < num_inner
@@ -176,7 +178,7 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
         abs_addend = tl.zeros((BLOCK_M, BLOCK_N // C_GROUP), dtype=WORK)
     exists = row_exists[:, None] & (lane_n < num_cols)[None, :]
     c_next = tl.load(c_row + lane_n[None, :] * c_stride_col, mask=exists, other=0.0)
-    for tile in range(0, TILES_N):
+    for tile in range(TILES_N):
         c = c_next.to(WORK)
         col = tile * BLOCK_N + lane_n
         after = col + BLOCK_N
@@ -193,7 +195,7 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
     if ADDEND_KIND == 2:
         addend = tl.zeros((BLOCK_N,), dtype=WORK)
         abs_addend = tl.zeros((BLOCK_N,), dtype=WORK)
-        for tile in range(0, TILES_N):
+        for tile in range(TILES_N):
             col = tile * BLOCK_N + lane_n
             d = tl.load(addend_base + col * addend_stride_col, mask=col < num_cols,
                         other=0.0).to(WORK)
@@ -207,17 +209,17 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
     result_size = tl.sum(abs_result.to(tl.float64), axis=1)
     expected = alpha * tl.sum(product.to(tl.float64), axis=1)
     limit = tl.load(numbers_ptr + 2) * size + tl.load(numbers_ptr + 3) * a_size
-    limit += tl.load(numbers_ptr + 4) * tl.sum(b_total.to(tl.float64), axis=1)
+    b_size = tl.sum(b_total.to(tl.float64), axis=1)
+    limit += tl.load(numbers_ptr + 4) * b_size
     limit += tl.load(numbers_ptr + 7)
     scale = tl.maximum(tl.abs(alpha), 1.0)
     largest = size
+    largest_b = b_size
     if USE_LARGEST:
-        largest_b = tl.max(b_largest, axis=0).to(tl.float64)
+        largest_b = tl.zeros_like(b_size) + tl.max(b_largest, axis=0).to(tl.float64)
         largest = tl.minimum(size, a_size * largest_b)
-    largest *= scale
-    if USE_LARGEST:
-        factor = tl.load(numbers_ptr + 10) * tl.maximum(a_size, largest_b)
-        largest = tl.maximum(largest, factor)
+    largest = tl.maximum(
+        largest * scale, tl.load(numbers_ptr + 10) * tl.maximum(a_size, largest_b))
     row_reach = scale * size
     if ADDEND_KIND > 0:
         # The last axis: of a row of columns, or of rows of groups.
@@ -266,7 +268,7 @@ def working_dtype(*dtypes: torch.dtype) -> torch.dtype:
 
 def product_checksum(
     a: Tensor, sums: Tensor, c: Tensor, numbers: Tensor, record: Tensor, *,
-    addend: Tensor | None = None, use_largest: bool = False, row_share: float = 1.0,
+    addend: Tensor | None = None, row_share: float = 1.0,
     seed: int = 0,
 ) -> None:
     """Judge the rows of ``c`` and leave the verdict in ``record``, without waiting.
@@ -274,12 +276,11 @@ def product_checksum(
     Args:
         a: [M, K] or [batch, M, K], float16, bfloat16, float32 or float64, any strides.
         sums: ``operand_sums(b).rows`` for b [(batch,) K, N], or of one matrix for all batches:
-            [3, batch or 1, K].
+            [kinds, batch or 1, K].
         c: [M, N] or [batch, M, N], any strides.
         numbers: :meth:`Numbers.tensor`.
         record: int64 [2], see :mod:`sdc_guard_kernels.verdict`.
         addend: C0 of any shape that broadcasts to ``c``'s, or None.
-        use_largest: see "Not judged" in the module's docstring.
         row_share, seed: look at this share of the blocks of rows, from one that the seed decides.
 
     Raises:
@@ -312,7 +313,7 @@ def product_checksum(
         c.stride(0) if c.dim() == 3 else 0, c.stride(-2), c.stride(-1), *addend_strides,
         TILES_K=plan.tiles_k, TILES_N=plan.tiles_n, BLOCK_M=plan.block_m, BLOCK_K=plan.block_k,
         BLOCK_N=plan.block_n, A_GROUP=a_group, A_NEIGHBOURS=a_neighbours, C_GROUP=c_group,
-        C_NEIGHBOURS=c_neighbours, ADDEND_KIND=kind, USE_LARGEST=use_largest,
+        C_NEIGHBOURS=c_neighbours, ADDEND_KIND=kind, USE_LARGEST=sums.shape[0] == 3,
         WORK=tl.float64 if work is torch.float64 else tl.float32,
         num_warps=NUM_WARPS,
     )
@@ -334,4 +335,4 @@ def strides_within(x: Tensor, c: Tensor) -> tuple[int, int, int]:
 
 
 def _block(length: int, widest: int) -> int:
-    return min(widest, max(SMALLEST_BLOCK, triton.next_power_of_2(length)))
+    return min(widest, max(SMALLEST_BLOCK, int(triton.next_power_of_2(length))))

@@ -98,7 +98,7 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     b_total = tl.zeros((SAMPLES, BLOCK_K), dtype=tl.float64)
     largest = tl.zeros((SAMPLES, BLOCK_K), dtype=tl.float64)
     # The trip count is a compile-time constant: the interpreter of triton 3.6 takes no other.
-    for tile in range(0, TILES_K):
+    for tile in range(TILES_K):
         inner = tile * BLOCK_K + lane
         exists = drawn[:, None] & (inner < num_inner)[None, :]
         a = tl.load(a_row[:, None] + inner[None, :] * a_stride_inner, mask=exists, other=0.0)
@@ -110,7 +110,9 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
         abs_total += tl.abs(term)
         a_total += tl.abs(a)
         b_total += tl.abs(b)
-        largest = tl.maximum(largest, tl.maximum(tl.abs(a), tl.abs(b)))
+        # The interpreter warns of a maximum of nothing but NaN.
+        factor = tl.maximum(tl.abs(a), tl.abs(b))
+        largest = tl.maximum(largest, tl.where(factor == factor, factor, 0.0))
 
     alpha = tl.load(numbers_ptr)
     beta = tl.load(numbers_ptr + 1)
@@ -184,4 +186,4 @@ def sampled_product(
 
 
 def _block(num_inner: int) -> int:
-    return min(WIDEST_BLOCK, max(SMALLEST_BLOCK, triton.next_power_of_2(num_inner)))
+    return min(WIDEST_BLOCK, max(SMALLEST_BLOCK, int(triton.next_power_of_2(num_inner))))

@@ -90,8 +90,9 @@ def checksum_bytes(call: BoundCall) -> int:
     """Bytes that the checksum of a call reads: A, B, C and C0 once each; what is expanded, once."""
     left, right = operand_names(call)
     a, b = call[left], call[right]
-    out_dtype = call.get("out_dtype") or b.dtype
-    total = _bytes(a) + _bytes(b) + a.numel() // max(1, a.shape[-1]) * b.shape[-1] * out_dtype.itemsize
+    result_dtype: torch.dtype = call.get("out_dtype") or b.dtype
+    results = math.prod(a.shape[:-1]) * b.shape[-1]
+    total = _bytes(a) + _bytes(b) + results * result_dtype.itemsize
     if left != "self" and _factors(call)[1]:
         total += _bytes(call["self"])
     return total
@@ -138,7 +139,7 @@ def _run(left: str, right: str, row_share: float, num_samples: int) -> KernelRun
         addend = call["self"] if left != "self" and beta else None
         product_checksum(
             a, right_sums(b, notes), c, for_rows, notes.record(CHECKSUM), addend=addend,
-            use_largest=_needs_largest(c.dtype, alpha), row_share=row_share, seed=notes.seed)
+            row_share=row_share, seed=notes.seed)
         if num_samples:
             sampled_product(a, b, c, for_elements, notes.record(SAMPLE), seed=notes.seed,
                             num_samples=num_samples, addend=addend)
@@ -147,7 +148,7 @@ def _run(left: str, right: str, row_share: float, num_samples: int) -> KernelRun
 
 
 def right_sums(b: Tensor, notes: Notes) -> Tensor:
-    """The sums of B's rows [3, batch or 1, K], from one pass over B in each forward and backward.
+    """The sums of B's rows [kinds, batch or 1, K]: one pass over B in each forward and backward.
 
     A weight W usually comes as ``W.t()`` in the forward product and as W in the backward one.  What
     is remembered belongs to the matrix as it lies in memory: the first transposed use takes the
@@ -227,11 +228,6 @@ def _numbers(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]
         (error.constant + underflow) * _ROUNDED_UP, out.u * _ROUNDED_UP, stored * _ROUNDED_UP,
         out.max, reach)
     return rows.tensor(c.device), elements.tensor(c.device)
-
-
-def _needs_largest(dtype: torch.dtype, alpha: float) -> bool:
-    """In float16 a row's sum of sizes is mostly beyond the format where its elements are not."""
-    return dtype is torch.float16 or abs(alpha) > 1.0
 
 
 def _factors(call: BoundCall) -> tuple[float, float]:
