@@ -30,8 +30,8 @@ width of a tile) + (programs) - 2; where v = u, a + b need not exceed the number
 for ``sum`` and ``abs_sum``; the largest value is exact, and overlooks NaN.  :class:`SumsPlan` has
 the coefficients.  There is no absolute term: inputs are multiples of 2^-149 (2^-1074 for float64),
 so are their sums, and a sum or a conversion whose result is subnormal is exact then.  Premises:
-round to nearest, subnormals kept.  A contraction cannot occur, there are no products.  Overflow of the working format gives an
-infinity; a NaN or an infinity in a row makes its sums non-finite.
+round to nearest, subnormals kept.  A contraction cannot occur, there are no products.  Overflow of
+the working format gives an infinity; a NaN or an infinity in a row makes its sums non-finite.
 
 Traffic: one read of the operand.  Rows alone write 8 bytes per row (16 for float64).  With columns
 16 bytes are written and read again per row and BLOCK_C columns, and per column and BLOCK_R
@@ -295,7 +295,7 @@ def grouping(x: Tensor, block: int) -> tuple[int, bool]:
 
     A group is what the compiler gives to one thread, so that it is added without other threads.
     With aligned rows a thread loads 16 bytes at a time; without, the threads of a program lie
-    beside each other; where rows are beside each other in memory, a thread has 16 bytes of a column.
+    beside each other; where the rows do in memory, a thread has 16 bytes of a column.
     """
     if not by_rows(x):
         return min(4, block), False

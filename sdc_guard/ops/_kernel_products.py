@@ -92,7 +92,7 @@ def checksum_bytes(call: BoundCall) -> int:
     a, b = call[left], call[right]
     result_dtype: torch.dtype = call.get("out_dtype") or b.dtype
     results = math.prod(a.shape[:-1]) * b.shape[-1]
-    total = _bytes(a) + _bytes(b) + results * result_dtype.itemsize
+    total: int = _bytes(a) + _bytes(b) + results * result_dtype.itemsize
     if left != "self" and _factors(call)[1]:
         total += _bytes(call["self"])
     return total
