@@ -189,8 +189,8 @@ def test_it_compiles_to_additions_that_keep_subnormals(tmp_path: Path) -> None:
         Path(module.__file__), "_sums_kernel", tmp_path, enable_fp_fusion=True,
         signature={"x_ptr": "*bf16", "rows_ptr": "*fp64", "cols_ptr": "*fp64",
                    **dict.fromkeys(names, "i64")},
-        constants={"ROW_TILES": 16, "COL_TILES": 1, "BLOCK_R": 16, "BLOCK_C": 256, "GROUP": 8,
-                   "NEIGHBOURS": True, "ROW_GROUP": 4, "COLUMNS": True, "LARGEST": True,
+        constants={"ROW_TILES": 4, "COL_TILES": 1, "BLOCK_R": 16, "BLOCK_C": 64, "GROUP": 8,
+                   "NEIGHBOURS": True, "ROW_GROUP": 4, "COLUMNS": True, "LARGEST": False,
                    "WORK": "tl.float32"},
     )
     found = {name.replace("add.f", "add.rn.f") for name in float_arithmetic(ptx)}
