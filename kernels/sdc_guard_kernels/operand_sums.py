@@ -90,34 +90,16 @@ class SumsPlan(NamedTuple):
 
 
 @triton.jit  # type: ignore[untyped-decorator]
-def grouped(x, NEIGHBOURS: tl.constexpr, GROUP: tl.constexpr):  # type: ignore[no-untyped-def]
-    """[R, L] to the sums [R, L / GROUP] of GROUP columns: neighbours, or L / GROUP apart."""
-    if NEIGHBOURS:
-        total = tl.sum(tl.reshape(x, (x.shape[0], x.shape[1] // GROUP, GROUP)), axis=2)
-    else:
-        total = tl.sum(tl.reshape(x, (x.shape[0], GROUP, x.shape[1] // GROUP)), axis=1)
-    return total
-
-
-@triton.jit  # type: ignore[untyped-decorator]
-def _grouped_largest(  # type: ignore[no-untyped-def]
-    x, NEIGHBOURS: tl.constexpr, GROUP: tl.constexpr
-):
-    if NEIGHBOURS:
-        largest = tl.max(tl.reshape(x, (x.shape[0], x.shape[1] // GROUP, GROUP)), axis=2)
-    else:
-        largest = tl.max(tl.reshape(x, (x.shape[0], GROUP, x.shape[1] // GROUP)), axis=1)
-    return largest
-
-
-@triton.jit  # type: ignore[untyped-decorator]
 def _sums_kernel(  # type: ignore[no-untyped-def]
     x_ptr, rows_ptr, cols_ptr, num_rows, num_cols, stride_batch, stride_row, stride_col,
     row_spans, col_spans, row_kind_stride, col_kind_stride,
     ROW_TILES: tl.constexpr, COL_TILES: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
-    GROUP: tl.constexpr, NEIGHBOURS: tl.constexpr, ROW_GROUP: tl.constexpr,
+    GROUP: tl.constexpr, GROUP_AXIS: tl.constexpr, ROW_GROUP: tl.constexpr,
     COLUMNS: tl.constexpr, LARGEST: tl.constexpr, WORK: tl.constexpr,
 ):
+    # [.., FIRST, LAST], of which the axis of the group is summed: neighbours, or columns far apart.
+    FIRST: tl.constexpr = BLOCK_C // GROUP if GROUP_AXIS == 2 else GROUP
+    LAST: tl.constexpr = BLOCK_C // FIRST
     # Cast before multiplying: a row times its stride passes 2^31 in a matrix of a few GB.
     program = tl.program_id(0).to(tl.int64)
     col_span = program % col_spans
@@ -143,12 +125,13 @@ def _sums_kernel(  # type: ignore[no-untyped-def]
             exists = (row < num_rows)[:, None] & (col < num_cols)[None, :]
             place = row[:, None] * stride_row + col[None, :] * stride_col
             x = tl.load(x_ptr + place, mask=exists, other=0.0).to(WORK)
-            total += grouped(x, NEIGHBOURS, GROUP)
-            abs_total += grouped(tl.abs(x), NEIGHBOURS, GROUP)
+            grouped = tl.reshape(x, (BLOCK_R, FIRST, LAST))
+            total += tl.sum(grouped, axis=GROUP_AXIS)
+            abs_total += tl.sum(tl.abs(grouped), axis=GROUP_AXIS)
             if LARGEST:
                 # The interpreter warns of a maximum of nothing but NaN.
-                size = tl.where(x == x, tl.abs(x), 0.0)
-                largest = tl.maximum(largest, _grouped_largest(size, NEIGHBOURS, GROUP))
+                size = tl.where(grouped == grouped, tl.abs(grouped), 0.0)
+                largest = tl.maximum(largest, tl.max(size, axis=GROUP_AXIS))
             if COLUMNS:
                 stacked = tl.reshape(x, (ROW_GROUP, BLOCK_R // ROW_GROUP, BLOCK_C))
                 col_total += tl.sum(stacked, axis=0)
@@ -247,7 +230,7 @@ def operand_sums(x: Tensor, *, columns: bool = False) -> OperandSums:
     row_parts = _unwritten(x, num_batches, plan.col_spans, num_rows, work)
     col_parts = _unwritten(x, num_batches, plan.row_spans, num_cols, work) if columns else row_parts
     if num_batches and (num_rows or columns):
-        group, neighbours = grouping(x, plan.block_cols)
+        group, group_axis = grouping(x, plan.block_cols)
         _sums_kernel[(num_batches * plan.row_spans * plan.col_spans,)](
             x, row_parts, col_parts, num_rows, num_cols,
             x.stride(0) if x.dim() == 3 else 0, x.stride(-2), x.stride(-1),
@@ -255,7 +238,7 @@ def operand_sums(x: Tensor, *, columns: bool = False) -> OperandSums:
             num_batches * plan.col_spans * num_rows, num_batches * plan.row_spans * num_cols,
             ROW_TILES=plan.row_tiles, COL_TILES=plan.col_tiles,
             BLOCK_R=plan.block_rows, BLOCK_C=plan.block_cols, GROUP=group,
-            NEIGHBOURS=neighbours, ROW_GROUP=ROW_GROUP, COLUMNS=columns,
+            GROUP_AXIS=group_axis, ROW_GROUP=ROW_GROUP, COLUMNS=columns,
             LARGEST=x.dtype is torch.float16,
             WORK=tl.float64 if work is torch.float64 else tl.float32, num_warps=NUM_WARPS,
         )
@@ -290,22 +273,23 @@ def by_rows(x: Tensor) -> bool:
     return x.stride(-1) <= x.stride(-2)
 
 
-def grouping(x: Tensor, block: int) -> tuple[int, bool]:
-    """How many columns of a tile of ``block`` columns make a group, and whether neighbours do.
+def grouping(x: Tensor, block: int) -> tuple[int, int]:
+    """How many columns of a tile of ``block`` columns make a group, and which: neighbours (2, the
+    axis of the group if the columns are seen as [others, group]) or columns far apart (1).
 
     A group is what the compiler gives to one thread, so that it is added without other threads.
     With aligned rows a thread loads 16 bytes at a time; without, the threads of a program lie
     beside each other; where the rows do in memory, a thread has 16 bytes of a column.
     """
     if not by_rows(x):
-        return min(4, block), False
+        return min(4, block), 1
     aligned = (
         x.stride(-1) == 1 and x.stride(-2) % 16 == 0 and x.shape[-1] % 16 == 0
         and x.data_ptr() % 16 == 0
     )
     if aligned:
-        return min(LARGEST_GROUP, block), True
-    return max(1, min(LARGEST_GROUP, block // (32 * NUM_WARPS))), False
+        return min(LARGEST_GROUP, block), 2
+    return max(1, min(LARGEST_GROUP, block // (32 * NUM_WARPS))), 1
 
 
 def error_factor(num_working: int, num_wide: int, num_terms: int, v: float) -> float:

@@ -66,7 +66,6 @@ from sdc_guard_kernels.operand_sums import (
     UNIT_ROUNDOFF,
     by_rows,
     error_factor,
-    grouped,
     grouping,
 )
 from sdc_guard_kernels.verdict import note
@@ -128,9 +127,14 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
     addend_stride_batch, addend_stride_row, addend_stride_col,
     TILES_K: tl.constexpr, TILES_N: tl.constexpr, BLOCK_M: tl.constexpr,
     BLOCK_K: tl.constexpr, BLOCK_N: tl.constexpr, A_GROUP: tl.constexpr,
-    A_NEIGHBOURS: tl.constexpr, C_GROUP: tl.constexpr, C_NEIGHBOURS: tl.constexpr,
+    A_AXIS: tl.constexpr, C_GROUP: tl.constexpr, C_AXIS: tl.constexpr,
     ADDEND_KIND: tl.constexpr, USE_LARGEST: tl.constexpr, WORK: tl.constexpr,
 ):
+    # [.., FIRST, LAST], of which the axis of the group is summed: neighbours, or columns far apart.
+    A_FIRST: tl.constexpr = BLOCK_K // A_GROUP if A_AXIS == 2 else A_GROUP
+    A_LAST: tl.constexpr = BLOCK_K // A_FIRST
+    C_FIRST: tl.constexpr = BLOCK_N // C_GROUP if C_AXIS == 2 else C_GROUP
+    C_LAST: tl.constexpr = BLOCK_N // C_FIRST
     # Cast before multiplying: a row times its stride passes 2^31 in a matrix of a few GB.
     block = (tl.program_id(0).to(tl.int64) + first_block) % all_blocks
     batch = block // num_blocks
@@ -161,10 +165,11 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
         b_abs = tl.load(b_sum_ptr + sums_stride_kind + inner, mask=inner_exists,
                         other=0.0).to(WORK)
         magnitude = tl.abs(a)
-        product += grouped(a * b_sum[None, :], A_NEIGHBOURS, A_GROUP)
-        abs_product += grouped(magnitude * b_abs[None, :], A_NEIGHBOURS, A_GROUP)
-        a_abs += grouped(magnitude, A_NEIGHBOURS, A_GROUP)
-        b_total += grouped(b_abs[None, :], A_NEIGHBOURS, A_GROUP)
+        term, abs_term = a * b_sum[None, :], magnitude * b_abs[None, :]
+        product += tl.sum(tl.reshape(term, (BLOCK_M, A_FIRST, A_LAST)), axis=A_AXIS)
+        abs_product += tl.sum(tl.reshape(abs_term, (BLOCK_M, A_FIRST, A_LAST)), axis=A_AXIS)
+        a_abs += tl.sum(tl.reshape(magnitude, (BLOCK_M, A_FIRST, A_LAST)), axis=A_AXIS)
+        b_total += tl.sum(tl.reshape(b_abs, (1, A_FIRST, A_LAST)), axis=A_AXIS)
         if USE_LARGEST:
             b_largest = tl.maximum(b_largest, tl.load(
                 b_sum_ptr + 2 * sums_stride_kind + inner, mask=inner_exists, other=0.0).to(WORK))
@@ -184,14 +189,14 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
         after = col + BLOCK_N
         exists = row_exists[:, None] & (after < num_cols)[None, :]
         c_next = tl.load(c_row + after[None, :] * c_stride_col, mask=exists, other=0.0)
-        result += grouped(c, C_NEIGHBOURS, C_GROUP)
-        abs_result += grouped(tl.abs(c), C_NEIGHBOURS, C_GROUP)
+        result += tl.sum(tl.reshape(c, (BLOCK_M, C_FIRST, C_LAST)), axis=C_AXIS)
+        abs_result += tl.sum(tl.reshape(tl.abs(c), (BLOCK_M, C_FIRST, C_LAST)), axis=C_AXIS)
         if ADDEND_KIND == 1:
             place = row[:, None] * addend_stride_row + col[None, :] * addend_stride_col
             exists = row_exists[:, None] & (col < num_cols)[None, :]
             d = tl.load(addend_base + place, mask=exists, other=0.0).to(WORK)
-            addend += grouped(d, C_NEIGHBOURS, C_GROUP)
-            abs_addend += grouped(tl.abs(d), C_NEIGHBOURS, C_GROUP)
+            addend += tl.sum(tl.reshape(d, (BLOCK_M, C_FIRST, C_LAST)), axis=C_AXIS)
+            abs_addend += tl.sum(tl.reshape(tl.abs(d), (BLOCK_M, C_FIRST, C_LAST)), axis=C_AXIS)
     if ADDEND_KIND == 2:
         addend = tl.zeros((BLOCK_N,), dtype=WORK)
         abs_addend = tl.zeros((BLOCK_N,), dtype=WORK)
@@ -301,8 +306,8 @@ def product_checksum(
     if addend is not None:
         addend_strides = strides_within(addend, c)
         kind = ADDEND if addend_strides[1] else ADDEND_ROW
-    a_group, a_neighbours = grouping(a, plan.block_k)
-    c_group, c_neighbours = grouping(c, plan.block_n)
+    a_group, a_axis = grouping(a, plan.block_k)
+    c_group, c_axis = grouping(c, plan.block_n)
     looked_at = min(plan.num_blocks, max(1, math.ceil(row_share * plan.num_blocks)))
     _checksum_kernel[(looked_at,)](
         a, sums, c, c if addend is None else addend, numbers, record,
@@ -312,8 +317,8 @@ def product_checksum(
         sums.stride(1) if sums.shape[1] > 1 else 0, sums.stride(0),
         c.stride(0) if c.dim() == 3 else 0, c.stride(-2), c.stride(-1), *addend_strides,
         TILES_K=plan.tiles_k, TILES_N=plan.tiles_n, BLOCK_M=plan.block_m, BLOCK_K=plan.block_k,
-        BLOCK_N=plan.block_n, A_GROUP=a_group, A_NEIGHBOURS=a_neighbours, C_GROUP=c_group,
-        C_NEIGHBOURS=c_neighbours, ADDEND_KIND=kind, USE_LARGEST=sums.shape[0] == 3,
+        BLOCK_N=plan.block_n, A_GROUP=a_group, A_AXIS=a_axis, C_GROUP=c_group,
+        C_AXIS=c_axis, ADDEND_KIND=kind, USE_LARGEST=sums.shape[0] == 3,
         WORK=tl.float64 if work is torch.float64 else tl.float32,
         num_warps=NUM_WARPS,
     )

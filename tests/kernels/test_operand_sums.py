@@ -1,4 +1,4 @@
-"""operand_sums against ``math.fsum`` within its derived bounds, and altered copies that break it."""
+"""operand_sums against ``math.fsum`` within its derived bounds, and altered copies of it."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     "rows repeated": ("row_tile * BLOCK_R + lane_r", "lane_r"),
     "strides swapped": ("row[:, None] * stride_row", "row[:, None] * stride_col"),
     "masked elements count": ("mask=exists, other=0.0", "mask=exists, other=1.0"),
-    "sign kept": ("abs_total += grouped(tl.abs(x)", "abs_total += grouped(x"),
+    "sign kept": ("abs_total += tl.sum(tl.abs(grouped)", "abs_total += tl.sum(grouped"),
     "lost accumulate": ("col_total += tl.sum(stacked", "col_total = tl.sum(stacked"),
     "batch lost": ("x_ptr += batch * stride_batch", "x_ptr += 0"),
     "last part lost": ("range(NUM_PARTS)", "range(NUM_PARTS - 1)"),
@@ -190,7 +190,7 @@ def test_it_compiles_to_additions_that_keep_subnormals(tmp_path: Path) -> None:
         signature={"x_ptr": "*bf16", "rows_ptr": "*fp64", "cols_ptr": "*fp64",
                    **dict.fromkeys(names, "i64")},
         constants={"ROW_TILES": 4, "COL_TILES": 1, "BLOCK_R": 16, "BLOCK_C": 64, "GROUP": 8,
-                   "NEIGHBOURS": True, "ROW_GROUP": 4, "COLUMNS": True, "LARGEST": False,
+                   "GROUP_AXIS": 2, "ROW_GROUP": 4, "COLUMNS": True, "LARGEST": False,
                    "WORK": "tl.float32"},
     )
     found = {name.replace("add.f", "add.rn.f") for name in float_arithmetic(ptx)}
