@@ -132,9 +132,8 @@ def test_every_part_of_the_limit(
 
 
 @pytest.mark.parametrize(("m", "k", "n"), [(16, 512, 513), (17, 513, 16), (33, 1025, 3)])
-@pytest.mark.parametrize("flipped", [False, True])
-def test_at_the_edges_of_blocks(m: int, k: int, n: int, flipped: bool) -> None:
-    a, b, c, d = case(1, m, k, n, dtype=torch.bfloat16, flipped=flipped, addend="full")
+def test_at_the_edges_of_blocks(m: int, k: int, n: int) -> None:
+    a, b, c, d = case(1, m, k, n, dtype=torch.bfloat16, flipped=m == 33, addend="full")
     assert broken_promise(a, b, c, numbers(1.0, 1.0, abs_share=1e-3), d) == ""
 
 

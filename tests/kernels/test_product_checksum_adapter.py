@@ -13,6 +13,8 @@ from torch import Tensor
 
 from sdc_guard.bounds.gamma import own_rounding
 from sdc_guard.calls import BoundCall, form_of
+from sdc_guard.check.plan import make_plan
+from sdc_guard.check.reference import checksum
 from sdc_guard.formats import format_of
 from sdc_guard.ops import HostCall, OpSpec, lookup
 from sdc_guard.ops import _kernel_products as adapter
@@ -107,6 +109,16 @@ def test_a_correct_evaluation_of_extreme_values_passes() -> None:
     discover()
     assert attacked("aten.mm", torch.bfloat16, turns=range(2)) == []
     assert attacked("aten.addmm", torch.float16, turns=range(2)) == []
+
+
+def test_products_that_all_underflow_pass_here_and_on_the_host() -> None:
+    # oneDNN's bf16 product flushes each of them, so a row loses n times what an element may lose.
+    a = torch.full((33, 48), 1e-19, dtype=torch.bfloat16)
+    b = torch.full((48, 40), 1.1e-19, dtype=torch.bfloat16)
+    call = bind(aten.mm.default, (a, b))
+    flushed = (torch.zeros(33, 40, dtype=torch.bfloat16),)
+    assert [v.num_over for v in verdicts(call, flushed).values()] == [0, 0]
+    assert checksum(make_plan(spec_of("aten.mm"), call, flushed), call, flushed) == []
 
 
 @pytest.mark.slow

@@ -202,7 +202,8 @@ def test_it_compiles_to_float64_arithmetic(
     assert module.__file__ is not None
     names = ("seed num_samples num_rows num_inner num_cols num_elements a_stride_batch "
              "a_stride_row a_stride_inner b_stride_batch b_stride_inner b_stride_col "
-             "c_stride_batch c_stride_row c_stride_col addend_stride_batch addend_stride_row addend_stride_col")
+             "c_stride_batch c_stride_row c_stride_col addend_stride_batch addend_stride_row "
+             "addend_stride_col")
     ptx = ptx_of(
         Path(module.__file__), "_sample_kernel", tmp_path, enable_fp_fusion=True,
         signature={"a_ptr": "*bf16", "b_ptr": "*bf16", "c_ptr": "*bf16", "addend_ptr": "*bf16",
