@@ -195,15 +195,14 @@ def checksums(call: HostCall) -> tuple[F64, F64, F64, str] | None:
     abs_rows = np.matmul(np.abs(a_MK), b_abs.sum(-1)[..., None])[..., 0]
     n, k = b_KN.shape[-1], a_MK.shape[-1]
     dtype, device_type = call[right].dtype, held.device.type
+    u_in = products.input_rounding(dtype, device_type)
     error = products.product_error(
-        k,
-        abs_rows,
-        n * np.abs(a_MK).sum(-1),
-        b_abs.sum((-2, -1))[..., None],
-        dtype,
-        products.input_rounding(dtype, device_type),
+        k, abs_rows, n * np.abs(a_MK).sum(-1), b_abs.sum((-2, -1))[..., None], dtype, u_in,
         device_type,
     )
+    # What underflow may cost is there once; each element of the row may lose it.
+    error = error + (n - 1) * products.product_error(
+        k, np.zeros(()), 0.0, 0.0, dtype, u_in, device_type)
     error = abs(alpha) * (error + products.split_rounding(dtype, device_type) * abs_rows)
     size = abs(alpha) * abs_rows
     acc, out = accumulator_of(dtype), call.out_format()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
+from sdc_guard.ops._kernel_products import product_checks
 from sdc_guard.ops._products import (
     PRODUCT,
     Call,
@@ -60,7 +61,7 @@ AXES: dict[str, Any] = {
 }
 
 
-@checked(aten.addmm, samples=samples, **AXES, **PRODUCT)
+@checked(aten.addmm, samples=samples, kernel=product_checks(), **AXES, **PRODUCT)
 def addmm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - beta C0 - alpha A B| <= gamma_{k+5} (|alpha| |A||B| + |beta C0|) + rounding(C)."""
     return reference_of(call)

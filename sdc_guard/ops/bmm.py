@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sdc_guard.ops._kernel_products import product_checks
 from sdc_guard.ops._products import PRODUCT, Call, factor, reference_of
 from sdc_guard.ops._registry import HostCall, Reference, checked
 
@@ -38,14 +39,14 @@ def baddbmm_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call
 
 
 @checked(aten.bmm, operands=("b m k", "b k n"), outputs=("b m n",), window=("b", "m", "n"),
-         samples=bmm_samples, **PRODUCT)
+         samples=bmm_samples, kernel=product_checks(), **PRODUCT)
 def bmm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - AB| <= gamma_k |A||B| + rounding(C) in every batch, any order."""
     return reference_of(call)
 
 
 @checked(aten.baddbmm, operands=("b m n", "b m k", "b k n"), outputs=("b m n",),
-         window=("b", "m", "n"), samples=baddbmm_samples, **PRODUCT)
+         window=("b", "m", "n"), samples=baddbmm_samples, kernel=product_checks(), **PRODUCT)
 def baddbmm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - beta C0 - alpha A B| <= gamma_{k+5} (|alpha| |A||B| + |beta C0|) + rounding(C)."""
     return reference_of(call)

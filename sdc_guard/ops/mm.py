@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from sdc_guard.ops._kernel_products import product_checks
 from sdc_guard.ops._products import PRODUCT, Call, factor, reference_of
 from sdc_guard.ops._registry import HostCall, Reference, checked
 
@@ -26,7 +27,7 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
 
 
 @checked(aten.mm, operands=("m k", "k n"), outputs=("m n",), window=("m", "n"), samples=samples,
-         **PRODUCT)
+         kernel=product_checks(), **PRODUCT)
 def mm(call: HostCall) -> tuple[Reference | None, ...]:
     """|C - AB| <= gamma_k |A||B| + rounding(C), any order (Higham 2002, section 3.5)."""
     return reference_of(call)
