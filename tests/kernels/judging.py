@@ -58,7 +58,7 @@ def verdicts(
     run = spec.kernel(call, held)
     if run is None:
         return None
-    notes = OneCall(held[0].device)
+    notes = OneCall(next(t.device for t in held if t is not None))
     run(call, held, notes)
     return [(check, read(record[None])[0]) for check, record in notes.found]
 
