@@ -20,7 +20,7 @@ one rounding, and none below 1 / u.
 
 *Own rounding.*  Products and sums are made in float64.  A term errs by 1 rounding; a lane adds its
 rows one after the other, the lanes are added in any order, then the splits: h' = SPLIT_ROWS / BLOCK
-+ BLOCK + splits, and h' + 1 roundings of the sums of absolute values are added to the limits.  A
++ BLOCK + splits (N + splits if that is less), and h' + 1 roundings of the sums of absolute values are added to the limits.  A
 gradient errs by 3.  Limits are raised by 2^-40 for their own evaluation.
 
 *Judged* are finite quantities whose sum of absolute terms fits the result's format.  A target outside
@@ -76,7 +76,7 @@ def plan(
     n = rows.num_rows
     num_splits = max(1, min(MOST_SPLITS, n // (4 * BLOCK)))
     split_rows = -(-(-(-n // num_splits)) // BLOCK) * BLOCK
-    own = (split_rows // BLOCK + BLOCK + num_splits + 1) * U64
+    own = (min(n, split_rows // BLOCK + BLOCK) + num_splits + 1) * U64
     values = (
         (depth + 1) * u + own, n * eta + 2.0**-1074, (0.0 if counted else depth * u + own), u,
         0.5 * eta, eta, largest, 4 * (1 + 4 * u), 1 + 2.0**-40, 4 * U64,

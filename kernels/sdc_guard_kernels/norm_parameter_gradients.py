@@ -16,7 +16,7 @@ kernel that adds half numbers up in their own format breaks this limit.
 
 *Own rounding.*  A term of dg errs by 4 roundings of |dy| |r| (|x| + |m|).  A lane adds the rows of
 its place in the tile one after the other, the lanes of a column are added in any order, then the
-splits: h' = SPLIT_ROWS / BLOCK_ROWS + BLOCK_ROWS + splits, and h' + 4 roundings in float64 are added
+splits: h' = SPLIT_ROWS / BLOCK_ROWS + BLOCK_ROWS + splits (rows + splits if less), and h' + 4 roundings in float64 are added
 to the limit.  It is raised by 2^-40 for its own evaluation, in which sums of absolute values err less.
 
 *Judged* are columns of finite limit whose sum of absolute terms, with the limit, fits the format of
@@ -67,7 +67,8 @@ def plan(
     num_splits = max(1, min(MOST_SPLITS, rows.num_rows // (4 * BLOCK_ROWS)))
     per_split = -(-rows.num_rows // num_splits)
     split_rows = -(-per_split // BLOCK_ROWS) * BLOCK_ROWS
-    own = (split_rows // BLOCK_ROWS + BLOCK_ROWS + num_splits + 4) * U64
+    lanes = min(rows.num_rows, split_rows // BLOCK_ROWS + BLOCK_ROWS)
+    own = (lanes + num_splits + 4) * U64
     values = ((depth + 4) * u + own, depth * u + own, eta, depth * eta, result_u,
               16 * eta + 0.5 * result_eta, result_max, 1 + 2.0**-40)
     return ParameterPlan(rows, num_splits, split_rows, coefficients(values, device))

@@ -110,7 +110,7 @@ def plan(rows: Rows, limits: NormLimits, result: torch.dtype, device: torch.devi
         limits.u + 2 * U64, limits.eps, limits.u + 2 * work.u, limits.accumulator_max,
         limits.result_u, 16 * limits.eta + 0.5 * limits.result_eta + 16 * work.eta,
         limits.result_max, limits.stats_u, 16 * limits.eta + 0.5 * limits.stats_eta,
-        limits.stats_max, 1 + 32 * work.u)
+        limits.stats_max, 1 + 32 * work.u, 1 + 32 * U64)
     return NormPlan(rows, tile, work, coefficients(values, device))
 
 
@@ -208,18 +208,20 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     lowest = 1.0 / tl.sqrt(tl.where(is_known, variance + eps + slack, 1.0))
     rstd_error = tl.maximum(highest - rstd, rstd - lowest) + 4.0 * stats_u * highest
 
+    stats_raised = tl.load(coefficient_ptr + 14)
     at_mean = offset_of_rows(r0, r1, r2, mean_stride_0, mean_stride_1, mean_stride_2)
-    held = tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0).to(tl.float64)
-    limit = mean_error + stored_u * (tl.abs(mean) + mean_error) + stored_floor
-    limit = limit * (1.0 + 1.0 / 1099511627776.0)
-    judged = row_exists & sum_fits & (tl.abs(mean) + limit < stored_max)
-    note(mean_record_ptr, tl.abs(held - mean), limit, j_row, judged)
+    held_mean = tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0).to(tl.float64)
+    mean_limit = mean_error + stored_u * (tl.abs(mean) + mean_error) + stored_floor
+    mean_limit = mean_limit * stats_raised
+    judged_mean = row_exists & sum_fits & (tl.abs(mean) + mean_limit < stored_max)
+    note(mean_record_ptr, tl.abs(held_mean - mean), mean_limit, j_row, judged_mean)
 
     at_rstd = offset_of_rows(r0, r1, r2, rstd_stride_0, rstd_stride_1, rstd_stride_2)
-    held = tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0).to(tl.float64)
-    limit = rstd_error + stored_u * (rstd + rstd_error) + stored_floor
-    limit = limit * (1.0 + 1.0 / 1099511627776.0)
-    note(rstd_record_ptr, tl.abs(held - rstd), limit, j_row, is_known & (rstd + limit < stored_max))
+    held_rstd = tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0).to(tl.float64)
+    rstd_limit = rstd_error + stored_u * (rstd + rstd_error) + stored_floor
+    rstd_limit = rstd_limit * stats_raised
+    judged_rstd = is_known & (rstd + rstd_limit < stored_max)
+    note(rstd_record_ptr, tl.abs(held_rstd - rstd), rstd_limit, j_row, judged_rstd)
 
     is_known = is_known & (tl.sqrt(square * before) < result_max)
     mean_work = tl.where(is_known, mean, 0.0).to(WORK)[:, None]
