@@ -2,31 +2,32 @@
 
     loss_n = -w[t_n] x[n, t_n],  0 for an ignored t_n;   sum over n;   sum over n / sum of w[t_n]
 
-*Without a reduction* each loss is a product, judged by itself: 3 roundings of float64 and one of the
-result, none where the weight is 1, and exactly 0 where the target is ignored.
+*Without a reduction* each loss is a product, judged by itself: 3 roundings of float64 and one of
+the result, none where the weight is 1, and exactly 0 where the target is ignored.
 
 *Sums.*  The first launch leaves, for each split of the rows, float64 sums of ``-w x``, ``|w x|``,
-``w`` and ``|w|``; the second adds the splits and judges the loss and the total weight.  Limits, with h the depth
-and u, eta of the result's format (``sdc_guard/ops/nll_loss.py``):
+``w`` and ``|w|``; the second adds the splits and judges the loss and the total weight.  Limits,
+with h the depth and u, eta of the result's format (``sdc_guard/ops/nll_loss.py``):
 
     D_loss  = (h + 1) u sum|w x| + N eta        D_total = h u sum|w|
     |mean^ - mean| <= (D_loss + |mean| D_total) / (|total| - D_total), one rounding and eta
 
-nothing being judged where D_total reaches half of the total.  Without weights the total is a count:
-one rounding, and none below 1 / u.
+nothing being judged where D_total reaches half of the total.  Without weights the total is a
+count: one rounding, and none below 1 / u.
 
-*Gradient.*  dx is ``-w g``, over the total for a mean, at a row's target, within
-``4 (1 + 4 u)(u |v| + eta / 2) + |w| eta``, and exactly 0 (of either sign) elsewhere and in ignored rows.
+*Gradient.*  dx is ``-w g``, over the total for a mean, at a row's target, within ``4 (1 + 4 u)(u
+|v| + eta / 2) + |w| eta``, and exactly 0 (of either sign) elsewhere and in ignored rows.
 
 *Own rounding.*  Products and sums are made in float64.  A term errs by 1 rounding; a lane adds its
-rows one after the other, the lanes are added in any order, then the splits: h' = SPLIT_ROWS / BLOCK
-+ BLOCK + splits (N + splits if that is less), and h' + 1 roundings of the sums of absolute values are added to the limits.  A
-gradient errs by 3.  Limits are raised by 2^-40 for their own evaluation.
+rows one after the other, the lanes are added in any order, then the splits: h' = SPLIT_ROWS /
+BLOCK + BLOCK + splits (N + splits if that is less), and h' + 1 roundings of the sums of absolute
+values are added to the limits.  A gradient errs by 3.  Limits are raised by 2^-40 for their own
+evaluation.
 
-*Judged* are finite quantities whose sum of absolute terms fits the result's format.  A target outside
-the classes reads nothing and is not judged.  Traffic: one element of x and of the weights and one
-target for each row, twice for none; the gradient once.  Grid: splits, then one program; for a
-gradient a tile of rows and classes.  FMA may stay on: it drops a rounding.
+*Judged* are finite quantities whose sum of absolute terms fits the result's format.  A target
+outside the classes reads nothing and is not judged.  Traffic: one element of x and of the weights
+and one target for each row, twice for none; the gradient once.  Grid: splits, then one program;
+for a gradient a tile of rows and classes.  FMA may stay on: it drops a rounding.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def plan(
     """
     n = rows.num_rows
     num_splits = max(1, min(MOST_SPLITS, n // (4 * BLOCK)))
-    split_rows = -(-(-(-n // num_splits)) // BLOCK) * BLOCK
+    split_rows = triton.cdiv(triton.cdiv(n, num_splits), BLOCK) * BLOCK
     own = (min(n, split_rows // BLOCK + BLOCK) + num_splits + 1) * U64
     values = (
         (depth + 1) * u + own, n * eta + 2.0**-1074, (0.0 if counted else depth * u + own), u,

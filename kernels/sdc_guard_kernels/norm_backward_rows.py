@@ -16,15 +16,15 @@ judges each element of dx.
 
 and the result's own rounding.
 
-*Own rounding.*  The sums are made in float64 from products in float64: at most 3 roundings of a term
-relative to |a| (|x| + |m|), the terms of a chunk in any order, one for each chunk; added to h u.
-Elements are made in the working format (``rows.py``) of roundoff w, as (r a - B (x - m)) - A with
-row factors A and B from float64: u gets 2 w, which counts 12 roundings of B (x - m) and 8 of the
-others, where we make at most 5.  The limit is raised by 32 w for its own evaluation.
+*Own rounding.*  The sums are made in float64 from products in float64: at most 3 roundings of a
+term relative to |a| (|x| + |m|), the terms of a chunk in any order, one for each chunk; added to h
+u. Elements are made in the working format (``rows.py``) of roundoff w, as (r a - B (x - m)) - A
+with row factors A and B from float64: u gets 2 w, which counts 12 roundings of B (x - m) and 8 of
+the others, where we make at most 5.  The limit is raised by 32 w for its own evaluation.
 
-*Judged* are elements of finite limit whose largest intermediate (``norms.input_gradient_size``, for
-a and for dy) fits the result's format.  Traffic: dy and x twice, dx once.  Grid: one program for a
-tile of rows, see ``rows.py``.  FMA may stay on: it drops a rounding.
+*Judged* are elements of finite limit whose largest intermediate (``norms.input_gradient_size``,
+for a and for dy) fits the result's format.  Traffic: dy and x twice, dx once.  Grid: one program
+for a tile of rows, see ``rows.py``.  FMA may stay on: it drops a rounding.
 """
 
 from __future__ import annotations

@@ -2,26 +2,28 @@
 
     dg[c] = sum_rows dy (x - m) r        db[c] = sum_rows dy
 
-The first launch cuts the rows into splits and leaves five float64 sums of each column and split: dg,
-db, ``sum|dy| |r| (|x| + |m|)``, ``sum|dy|`` and ``sum|dy (x - m) r|``.  The second adds the splits one
-after the other and judges every column.
+The first launch cuts the rows into splits and leaves five float64 sums of each column and split:
+dg, db, ``sum|dy| |r| (|x| + |m|)``, ``sum|dy|`` and ``sum|dy (x - m) r|``.  The second adds the
+splits one after the other and judges every column.
 
 *Limit*, with H, u and eta of ``sdc_guard/bounds/norms.py``:
 
     |dg^ - dg| <= (H + 4) u sum|dy| |r| (|x| + |m|) + eta (2 sum|dy| + H),
     |db^ - db| <= H (u sum|dy| + eta)
 
-and the results' own rounding.  u is that of the *accumulator*, whatever the results are stored in: a
-kernel that adds half numbers up in their own format breaks this limit.
+and the results' own rounding.  u is that of the *accumulator*, whatever the results are stored in:
+a kernel that adds half numbers up in their own format breaks this limit.
 
 *Own rounding.*  A term of dg errs by 4 roundings of |dy| |r| (|x| + |m|).  A lane adds the rows of
 its place in the tile one after the other, the lanes of a column are added in any order, then the
-splits: h' = SPLIT_ROWS / BLOCK_ROWS + BLOCK_ROWS + splits (rows + splits if less), and h' + 4 roundings in float64 are added
-to the limit.  It is raised by 2^-40 for its own evaluation, in which sums of absolute values err less.
+splits: h' = SPLIT_ROWS / BLOCK_ROWS + BLOCK_ROWS + splits (rows + splits if less), and h' + 4
+roundings in float64 are added to the limit.  It is raised by 2^-40 for its own evaluation, in
+which sums of absolute values err less.
 
-*Judged* are columns of finite limit whose sum of absolute terms, with the limit, fits the format of
-x.  Traffic: dy and x once, 40 bytes for each column and split.  Grid: (columns / BLOCK_COLS, splits),
-then columns / BLOCK_COLS.  The order depends on the shape alone.  FMA may stay on: it drops a rounding.
+*Judged* are columns of finite limit whose sum of absolute terms, with the limit, fits the format
+of x.  Traffic: dy and x once, 40 bytes for each column and split.  Grid: (columns / BLOCK_COLS,
+splits), then columns / BLOCK_COLS.  The order depends on the shape alone.  FMA may stay on: it
+drops a rounding.
 """
 
 from __future__ import annotations
@@ -160,7 +162,7 @@ def _judge_columns_kernel(  # type: ignore[no-untyped-def]
     abs_sum = tl.zeros((BLOCK_COLS,), dtype=tl.float64)
     abs_term_sum = tl.zeros((BLOCK_COLS,), dtype=tl.float64)
     at = sums_ptr + col
-    for _ in range(0, num_splits):
+    for _ in range(num_splits):
         weight_sum += tl.load(at, mask=exists, other=0.0)
         bias_sum += tl.load(at + step, mask=exists, other=0.0)
         size_sum += tl.load(at + 2 * step, mask=exists, other=0.0)

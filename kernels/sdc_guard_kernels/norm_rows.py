@@ -2,32 +2,32 @@
 
     m = mean x,  var = mean (x - m)^2,  r = (var + eps)^{-1/2},   y = (x - m) r g + b
 
-*One pass* over x finds ``sum x``, ``sum|x|``, ``max|x|`` and the squared deviations of a row: a chunk
-of columns has its own mean, and its squared deviations join those before (Chan, Golub and LeVeque
-1983): M += M_c + (m_c - m)^2 n_a n_c / (n_a + n_c).  A second pass reads x again and y.
+*One pass* over x finds ``sum x``, ``sum|x|``, ``max|x|`` and the squared deviations of a row: a
+chunk of columns has its own mean, and its squared deviations join those before (Chan, Golub and
+LeVeque 1983): M += M_c + (m_c - m)^2 n_a n_c / (n_a + n_c).  A second pass reads x again and y.
 
 *Limit.*  With the coefficients of ``sdc_guard/bounds/norms.py``, s^2 = var and R^2 = var + m^2:
 
     D_m  = 2 h u mean|x| + t u max|x| + 2 (n + 4) eta
     D_v  = 3 h u (s R + var) + (2 h u R)^2 + 2 (n + 4) eta (1 + mean|x|)
-    D_r  = the larger way from r to (var + eps -+ (D_v + u (eps + var)))^{-1/2}, and 4 u of the upper
+    D_r  = the larger way from r to (var + eps -+ (D_v + u (eps + var)))^{-1/2}, + 4 u of the upper
     |y^ - y| <= |g| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u (|y| + |g (x - m) r|)
 
 plus the results' own roundings.
 
-*Own rounding.*  The statistics are made in float64.  The sum of a row errs by h' 2^-53 sum|x|, h' the
-terms of a chunk in any order and one for each chunk.  A chunk's squared deviations, from a mean that
-is off by e, are too large by n_c e^2 and err by h' + 4 roundings; a merge's difference of means is off
-by e, so its square by 2 |m_c - m| e + e^2.  With e <= h' 2^-53 times the mean of |x| over a chunk or
-over all chunks before, the weights of all merges and Cauchy-Schwarz give D_v's form with
-h' sqrt(2 + log chunks) for h; we count 4 (h' + 4 chunks + 4) throughout.  Both bounds are
-superadditive in h u, so ours is added to the operator's.  Elements are made in the working format
-(``rows.py``) of roundoff w: u gets 2 w, which counts 6 roundings of |x| + |m| and 4 of each product,
-where we make 3 and 4.  The limit is raised by 32 w for its own evaluation.
+*Own rounding.*  The statistics are made in float64.  The sum of a row errs by h' 2^-53 sum|x|, h'
+the terms of a chunk in any order and one for each chunk.  A chunk's squared deviations, from a
+mean that is off by e, are too large by n_c e^2 and err by h' + 4 roundings; a merge's difference
+of means is off by e, so its square by 2 |m_c - m| e + e^2.  With e <= h' 2^-53 times the mean of
+|x| over a chunk or over all chunks before, the weights of all merges and Cauchy-Schwarz give D_v's
+form with h' sqrt(2 + log chunks) for h; we count 4 (h' + 4 chunks + 4) throughout.  Both bounds
+are superadditive in h u, so ours is added to the operator's.  Elements are made in the working
+format (``rows.py``) of roundoff w: u gets 2 w, which counts 6 roundings of |x| + |m| and 4 of each
+product, where we make 3 and 4.  The limit is raised by 32 w for its own evaluation.
 
 *Judged* are results of finite limit, in rows where neither a sum of elements nor one of squared
-deviations can overflow (``norms.out_of_range``) and whose root of squares fits the result's format.
-A NaN in the weight or the bias must be NaN in y.
+deviations can overflow (``norms.out_of_range``) and whose root of squares fits the result's
+format. A NaN in the weight or the bias must be NaN in y.
 
 Traffic: x twice, y once, weights once for each program.  Grid: one program for a tile of rows, see
 ``rows.py``.  FMA may stay on: it drops a rounding.
@@ -63,8 +63,9 @@ class NormLimits(NamedTuple):
     """Coefficients of the bound of a layer norm.
 
     ``u``, ``eta``, ``accumulator_max``: of the accumulator.  ``depth``: h.  ``leftover``: t.
-    ``result_u``, ``stats_u``: of the formats of y and of mean and rstd where they are narrower, else
-    0, with ``result_eta`` and ``stats_eta``.  ``result_max``, ``stats_max``: their largest numbers.
+    ``result_u``, ``stats_u``: of the formats of y and of mean and rstd where they are narrower,
+    else 0, with ``result_eta`` and ``stats_eta``.  ``result_max``, ``stats_max``: their largest
+    numbers.
     """
 
     u: float
@@ -99,8 +100,8 @@ def plan(rows: Rows, limits: NormLimits, result: torch.dtype, device: torch.devi
     """Prepare the checks of a site.
 
     Args:
-        rows: of x, y, the numbering of y, weight, bias, mean, rstd and the numbering of the last two;
-            strides are 0 where an operand is missing or does not vary.
+        rows: of x, y, the numbering of y, weight, bias, mean, rstd and the numbering of the last
+            two; strides are 0 where an operand is missing or does not vary.
         result: dtype of y.
     """
     work, tile, n = work_of(result), tile_of(rows._replace(strides=rows.strides[:2])), rows.num_cols

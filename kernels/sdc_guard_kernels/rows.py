@@ -62,6 +62,7 @@ def work_of(result: torch.dtype) -> Work:
 
 
 def triton_type(work: Work) -> tl.dtype:
+    """The working format as a kernel's argument."""
     return tl.float32 if work is FLOAT32 else tl.float64
 
 
@@ -121,7 +122,8 @@ def _merged(
 
 
 class Tile(NamedTuple):
-    """What a program holds: BLOCK_ROWS x BLOCK_COLS elements; ``blocks`` programs share (r0, r1)."""
+    """What a program holds: BLOCK_ROWS x BLOCK_COLS elements; ``blocks`` programs share an
+    (r0, r1)."""
 
     block_rows: int
     block_cols: int
@@ -167,7 +169,7 @@ def place_of_rows(blocks, R1, BLOCK_ROWS: tl.constexpr):  # type: ignore[no-unty
     return outer // R1, outer % R1, r2
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def offset_of_rows(r0, r1, r2, s0, s1, s2):  # type: ignore[no-untyped-def]
     """Offsets of the first elements of rows, in elements."""
     return r0 * s0 + r1 * s1 + r2 * s2

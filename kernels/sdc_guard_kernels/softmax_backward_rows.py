@@ -3,24 +3,24 @@
     dx_i = y_i (g_i - T),  T = sum g y                  (softmax, y its result)
     dx_i = g_i - exp(y_i) G,  G = sum g                 (log-softmax)
 
-One pass over a row finds T and ``sum|g y|``, or G and ``sum|g|``; a second reads it again and judges
-each element.  Limits, with the coefficients of ``sdc_guard/bounds/softmax.py``:
+One pass over a row finds T and ``sum|g y|``, or G and ``sum|g|``; a second reads it again and
+judges each element.  Limits, with the coefficients of ``sdc_guard/bounds/softmax.py``:
 
     |y| ((h + 1) u sum|g y| + v |T| + 3 u (|g| + |T|)) (1 + 4 u + v)
     (e^y (h u sum|g| + (v + phi + 3 u)|G|) + 2 u (|g| + e^y |G|)) (1 + 4 u + v) + flush sum|g|
 
 the last where e^y is below two smallest normals, and the result's own rounding.
 
-*Own rounding.*  The sums are made in float64, from products in float64: at most one rounding for
-a product, those of a chunk in any order and two for each chunk, added to h u.  Elements are made in
+*Own rounding.*  The sums are made in float64, from products in float64: at most one rounding for a
+product, those of a chunk in any order and two for each chunk, added to h u.  Elements are made in
 the working format (``rows.py``) of roundoff w: u gets 2 w, which counts 6 roundings where we make
 at most 5 (T or G to the working format, the difference, the product, and the operands of a float64
 call are exact).  phi gets the error of our exp and ``|y|`` times that of its argument.  What is
 computed below the normal range costs eta a few times, and exp may flush.  The limit is raised by
 32 w for its own evaluation, in which the sums of absolute values err by no more.
 
-*Judged* are elements of finite limit with ``sum|g y| + |g|``, or ``(1 + e^y) sum|g|``, in the range
-of the result.  Traffic: g and y twice, dx once.  Grid: one program for a tile of rows, see
+*Judged* are elements of finite limit with ``sum|g y| + |g|``, or ``(1 + e^y) sum|g|``, in the
+range of the result.  Traffic: g and y twice, dx once.  Grid: one program for a tile of rows, see
 ``rows.py``.  FMA may stay on: it drops a rounding.
 """
 

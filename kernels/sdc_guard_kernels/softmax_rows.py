@@ -19,7 +19,8 @@ of p, ``sum p_i |d_i| = H - log S <= log n - log S``, hence
     sum p_i r_i <= u' (1 + 2^-9)(1 + phi)(log n - log S) + phi,
 
 for a term that does not vanish has ``|d_i| < 746``, where growth(t) <= (1 + 2^-9) t, and one that
-does weighs nothing.  log n is raised by 2^-10, more than log S errs by.  ``-log1p(-r) <= r/(1-r)``.
+does weighs nothing.  log n is raised by 2^-10, more than log S errs by.  ``-log1p(-r) <=
+r/(1-r)``.
 
 *Own rounding.*  Everything above is evaluated here with errors of the same form, and each bound is
 superadditive in its coefficients, so ours are added to those of the operator: with w the roundoff

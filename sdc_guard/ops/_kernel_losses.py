@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +10,7 @@ from torch import Tensor
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import format_of
 from sdc_guard.ops._kernel_rows import readable
-from sdc_guard.ops._kernels import KernelCheck, KernelRun, Notes
+from sdc_guard.ops._kernels import KernelCheck, KernelOf, KernelRun, Notes
 
 NONE = 0
 DepthOf = Callable[[int], int]
@@ -23,8 +22,8 @@ def _class_dim(x: Tensor) -> int:
 
 
 def _beside(tensor: Tensor, x: Tensor) -> tuple[int, ...]:
-    """Strides of a tensor of rows over the shape of x: 0 along the classes, everywhere 0 where it is
-    one number for all rows."""
+    """Strides of a tensor of rows over the shape of x: 0 along the classes, and everywhere where it
+    is one number for all rows."""
     if tensor.dim() != x.dim() - 1:
         return (0,) * x.dim()
     return _inserted(tensor.stride(), x)
@@ -41,9 +40,9 @@ def _fits(call: BoundCall, *tensors: Tensor) -> bool:
     return readable(x, *floats) and target.dtype in (torch.int64, torch.uint8)
 
 
-def forward_kernel(formulas: Sequence[str], depth_of: DepthOf) -> Callable[..., KernelRun | None]:
-    """Losses one by one, or their sum or mean and the total weight; ``formulas`` of a single loss, a
-    sum, and a total weight."""
+def forward_kernel(formulas: Sequence[str], depth_of: DepthOf) -> KernelOf:
+    """Losses one by one, or their sum or mean and the total weight; ``formulas`` of a single loss,
+    a sum, and a total weight."""
 
     def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
         x, target, loss = call["self"], call["target"], held[0]
@@ -79,7 +78,7 @@ def forward_kernel(formulas: Sequence[str], depth_of: DepthOf) -> Callable[..., 
     return of_site
 
 
-def backward_kernel(formula: str) -> Callable[..., KernelRun | None]:
+def backward_kernel(formula: str) -> KernelOf:
     """Every element of the gradient: one value at each target and exact zeros elsewhere."""
 
     def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
@@ -100,9 +99,8 @@ def backward_kernel(formula: str) -> Callable[..., KernelRun | None]:
 
         def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
             record = notes.record(KernelCheck("reference", formula))
-            arguments: list[Any] = [
-                call[name] for name in ("grad_output", "target", "weight", "total_weight")]
-            loss_gradient_rows(*arguments, held[0], record, site)
+            loss_gradient_rows(call["grad_output"], call["target"], call["weight"],
+                               call["total_weight"], held[0], record, site)
 
         return run
 

@@ -13,7 +13,7 @@ from sdc_guard.bounds.sums import lane_depth
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, accumulator_of, format_of
 from sdc_guard.ops._kernel_rows import readable
-from sdc_guard.ops._kernels import KernelCheck, KernelRun, Notes
+from sdc_guard.ops._kernels import KernelCheck, KernelOf, KernelRun, Notes
 
 Launch = Callable[[BoundCall, tuple[Tensor, ...], Notes], None]
 
@@ -40,7 +40,7 @@ def _optional(*tensors: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(t for t in tensors if t is not None)
 
 
-def forward_kernel(formulas: Sequence[str]) -> Callable[..., KernelRun | None]:
+def forward_kernel(formulas: Sequence[str]) -> KernelOf:
     """The elements, means and deviations of a layer norm; ``formulas`` of their limits."""
 
     def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
@@ -81,7 +81,7 @@ def forward_kernel(formulas: Sequence[str]) -> Callable[..., KernelRun | None]:
     return of_site
 
 
-def backward_kernel(formulas: Sequence[str]) -> Callable[..., KernelRun | None]:
+def backward_kernel(formulas: Sequence[str]) -> KernelOf:
     """The gradients of a layer norm: elements of the input's, columns of the parameters'."""
 
     def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
@@ -91,7 +91,8 @@ def backward_kernel(formulas: Sequence[str]) -> Callable[..., KernelRun | None]:
             return None
         launches = [found for found in (
             _input_gradient(call, held, formulas[0]) if call["output_mask"][0] else None,
-            _parameter_gradients(call, held, formulas[1:]) if any(call["output_mask"][1:]) else None,
+            _parameter_gradients(call, held, formulas[1:])
+            if any(call["output_mask"][1:]) else None,
         ) if found is not None]
 
         def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:

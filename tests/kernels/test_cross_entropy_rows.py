@@ -40,7 +40,7 @@ def samples(name: str, dtype: torch.dtype) -> list[Any]:
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", (*LOSSES, *GRADIENTS))
+@pytest.mark.parametrize("name", [*LOSSES, *GRADIENTS])
 def test_right_calls_pass_and_flips_are_found(name: str, dtype: torch.dtype) -> None:
     faults = dtype in (torch.float32, torch.bfloat16)
     chosen = samples(name, dtype) if dtype is torch.float32 else samples(name, dtype)[:9:2]
@@ -94,8 +94,9 @@ def test_any_strides_and_offset(
         summed = sum(terms.values(), Fraction(0))
         if reduction == MEAN and not total:
             return
-        loss = torch.tensor(float(summed / total if reduction == MEAN else summed))
-    held = (loss.to(dtype), torch.tensor(float(total)).to(dtype))
+        value = summed / total if reduction == MEAN else summed
+        loss = torch.tensor(float(value), dtype=torch.float64)
+    held = (loss.to(dtype), torch.tensor(float(total), dtype=torch.float64).to(dtype))
     right = verdicts_of(aten.nll_loss_forward, operands, held)
     assert all(v.num_over == 0 for v in right)
     place = 0 if reduction else int(torch.randint(0, rows, (1,), generator=generator))
@@ -209,7 +210,7 @@ def test_it_compiles(function: str, constants: dict[str, Any], tmp_path: Path) -
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", (*LOSSES, *GRADIENTS))
+@pytest.mark.parametrize("name", [*LOSSES, *GRADIENTS])
 def test_on_the_device(name: str, dtype: torch.dtype) -> None:
     found = [complaints(on_device(sample)) for sample in samples(name, dtype)]
     assert not any(found), found

@@ -1,4 +1,4 @@
-"""Layer-norm rows and columns: the op's own samples, exact references, and kernels that are broken."""
+"""Layer-norm rows and columns: the op's own samples, exact references, and broken kernels."""
 
 from __future__ import annotations
 
