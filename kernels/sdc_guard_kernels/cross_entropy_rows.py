@@ -39,7 +39,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdc_guard_kernels.rows import NUM_WARPS, U64, Rows, coefficients
+from sdc_guard_kernels.rows import NUM_WARPS, U64, Rows, coefficients, widened
 from sdc_guard_kernels.verdict import note
 
 BLOCK = 1024
@@ -149,7 +149,7 @@ def _chosen(  # type: ignore[no-untyped-def]
     chosen = tl.where(inside, chosen, 0)
     if HAS_WEIGHT:
         weight = tl.load(weight_ptr + chosen * weight_stride, mask=inside, other=0.0)
-        weight = weight.to(tl.float64)
+        weight = widened(weight).to(tl.float64)
     else:
         weight = inside.to(tl.float64)
     return chosen, weight, inside, kept
@@ -173,9 +173,9 @@ def _loss_rows_kernel(  # type: ignore[no-untyped-def]
         target_ptr, weight_ptr, exists, at_target, num_classes, ignore_index, weight_stride,
         HAS_WEIGHT)
     at = r0 * x_stride_0 + r1 * x_stride_1 + r2 * x_stride_2 + chosen * x_stride_class
-    x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float64)
+    x = widened(tl.load(x_ptr + at, mask=inside, other=0.0)).to(tl.float64)
     at_loss = r0 * loss_stride_0 + r1 * loss_stride_1 + r2 * loss_stride_2
-    loss = tl.load(loss_ptr + at_loss, mask=exists, other=0.0).to(tl.float64)
+    loss = widened(tl.load(loss_ptr + at_loss, mask=exists, other=0.0)).to(tl.float64)
     expected = -x * weight
     size = tl.abs(expected)
     u = tl.load(coefficient_ptr + 3)
@@ -214,7 +214,7 @@ def _loss_sums_kernel(  # type: ignore[no-untyped-def]
             target_ptr, weight_ptr, exists, at_target, num_classes, ignore_index, weight_stride,
             HAS_WEIGHT)
         at = r0 * x_stride_0 + r1 * x_stride_1 + r2 * x_stride_2 + chosen * x_stride_class
-        x = tl.load(x_ptr + at, mask=inside, other=0.0).to(tl.float64)
+        x = widened(tl.load(x_ptr + at, mask=inside, other=0.0)).to(tl.float64)
         # A target outside the classes leaves nothing to judge.
         x = tl.where(inside == kept, x, float("nan"))
         term = -x * weight
@@ -243,8 +243,8 @@ def _judge_sums_kernel(  # type: ignore[no-untyped-def]
     abs_x = one + tl.sum(tl.load(at + num_splits, mask=exists, other=0.0), axis=0)
     sum_w = one + tl.sum(tl.load(at + 2 * num_splits, mask=exists, other=0.0), axis=0)
     abs_w = one + tl.sum(tl.load(at + 3 * num_splits, mask=exists, other=0.0), axis=0)
-    loss = one + tl.load(loss_ptr).to(tl.float64)
-    total = one + tl.load(total_ptr).to(tl.float64)
+    loss = one + widened(tl.load(loss_ptr)).to(tl.float64)
+    total = one + widened(tl.load(total_ptr)).to(tl.float64)
     loss_u = tl.load(coefficient_ptr)
     loss_eta = tl.load(coefficient_ptr + 1)
     total_u = tl.load(coefficient_ptr + 2)
@@ -299,10 +299,10 @@ def _loss_gradient_kernel(  # type: ignore[no-untyped-def]
         target_ptr, weight_ptr, row_exists, at_target, num_classes, ignore_index, weight_stride,
         HAS_WEIGHT)
     at_grad = r0 * grad_stride_0 + r1 * grad_stride_1 + r2 * grad_stride_2
-    grad = tl.load(grad_ptr + at_grad, mask=inside, other=0.0).to(tl.float64)
+    grad = widened(tl.load(grad_ptr + at_grad, mask=inside, other=0.0)).to(tl.float64)
     value = -weight * grad
     if IS_MEAN:
-        total = tl.load(total_ptr).to(tl.float64)
+        total = widened(tl.load(total_ptr)).to(tl.float64)
         value = value / tl.where(total == 0.0, float("nan"), total)
     u = tl.load(coefficient_ptr + 3)
     half_eta = tl.load(coefficient_ptr + 4)
@@ -320,8 +320,8 @@ def _loss_gradient_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, num_classes, BLOCK_COLS):
         col = start + lane
         exists = is_judged[:, None] & (col < num_classes)[None, :]
-        dx = tl.load(dx_ptr + dx_row[:, None] + (col * dx_stride_class)[None, :], mask=exists,
-                     other=0.0).to(tl.float64)
+        at = dx_row[:, None] + (col * dx_stride_class)[None, :]
+        dx = widened(tl.load(dx_ptr + at, mask=exists, other=0.0)).to(tl.float64)
         hit = inside[:, None] & (chosen[:, None] == col[None, :])
         expected = tl.where(hit, value[:, None], 0.0)
         limit = tl.where(hit, value_limit[:, None], 0.0)

@@ -48,6 +48,7 @@ from sdc_guard_kernels.rows import (
     sum_depth,
     tile_of,
     triton_type,
+    widened,
     work_of,
 )
 from sdc_guard_kernels.verdict import note
@@ -120,8 +121,8 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     i_row = offset_of_rows(r0, r1, r2, i_stride_0, i_stride_1, i_stride_2)
     at_mean = offset_of_rows(r0, r1, r2, mean_stride_0, mean_stride_1, mean_stride_2)
     at_rstd = offset_of_rows(r0, r1, r2, rstd_stride_0, rstd_stride_1, rstd_stride_2)
-    mean = tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0).to(tl.float64)
-    rstd = tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0).to(tl.float64)
+    mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0)).to(tl.float64)
+    rstd = widened(tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0)).to(tl.float64)
     lane = tl.arange(0, BLOCK_COLS).to(tl.int64)
 
     total = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
@@ -134,15 +135,15 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
         col = start + lane
         col_exists = col < num_cols
         exists = row_exists[:, None] & col_exists[None, :]
-        a = tl.load(dy_ptr + dy_row[:, None] + (col * dy_stride_col)[None, :], mask=exists,
-                    other=0.0).to(tl.float64)
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=0.0).to(tl.float64)
+        a = widened(tl.load(dy_ptr + dy_row[:, None] + (col * dy_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(tl.float64)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(tl.float64)
         if HAS_WEIGHT:
             plain_total += tl.sum(tl.abs(a), axis=1)
             plain_moment += tl.sum(tl.abs(a * x), axis=1)
             weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0)
-            a = a * weight.to(tl.float64)[None, :]
+            a = a * widened(weight).to(tl.float64)[None, :]
         total += tl.sum(a, axis=1)
         abs_total += tl.sum(tl.abs(a), axis=1)
         moment += tl.sum(a * (x - mean[:, None]), axis=1)
@@ -186,14 +187,15 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
         col = start + lane
         col_exists = col < num_cols
         exists = row_exists[:, None] & col_exists[None, :]
-        a = tl.load(dy_ptr + dy_row[:, None] + (col * dy_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
-        dx = tl.load(dx_ptr + dx_row[:, None] + (col * dx_stride_col)[None, :], mask=exists,
-                     other=0.0).to(WORK)
+        a = widened(tl.load(dy_ptr + dy_row[:, None] + (col * dy_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
+        dx = widened(tl.load(dx_ptr + dx_row[:, None] + (col * dx_stride_col)[None, :], mask=exists,
+                     other=0.0)).to(WORK)
         if HAS_WEIGHT:
-            weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0).to(WORK)
+            weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0)
+            weight = widened(weight).to(WORK)
             a = a * weight[None, :]
         centred = x - mean_work
         width = tl.abs(x) + abs_mean_work

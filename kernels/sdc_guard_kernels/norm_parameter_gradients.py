@@ -35,7 +35,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from sdc_guard_kernels.rows import NUM_WARPS, U64, Rows, coefficients
+from sdc_guard_kernels.rows import NUM_WARPS, U64, Rows, coefficients, widened
 from sdc_guard_kernels.verdict import note
 
 BLOCK_ROWS = 32
@@ -127,12 +127,14 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
         x_row = r0 * x_stride_0 + r1 * x_stride_1 + r2 * x_stride_2
         at_mean = r0 * mean_stride_0 + r1 * mean_stride_1 + r2 * mean_stride_2
         at_rstd = r0 * rstd_stride_0 + r1 * rstd_stride_1 + r2 * rstd_stride_2
-        mean = tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0).to(tl.float64)[:, None]
-        rstd = tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0).to(tl.float64)[:, None]
-        dy = tl.load(dy_ptr + dy_row[:, None] + (col * dy_stride_col)[None, :], mask=exists,
-                     other=0.0).to(tl.float64)
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=0.0).to(tl.float64)
+        mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0))[:, None]
+        rstd = widened(tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0))[:, None]
+        mean = mean.to(tl.float64)
+        rstd = rstd.to(tl.float64)
+        dy = widened(tl.load(dy_ptr + dy_row[:, None] + (col * dy_stride_col)[None, :], mask=exists,
+                     other=0.0)).to(tl.float64)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(tl.float64)
         abs_dy = tl.abs(dy)
         term = dy * ((x - mean) * rstd)
         weight_sum += term
@@ -178,14 +180,14 @@ def _judge_columns_kernel(  # type: ignore[no-untyped-def]
     result_max = tl.load(coefficient_ptr + 6)
     raised = tl.load(coefficient_ptr + 7)
     if HAS_WEIGHT:
-        held = tl.load(weight_gradient_ptr + col, mask=exists, other=0.0).to(tl.float64)
+        held = widened(tl.load(weight_gradient_ptr + col, mask=exists, other=0.0)).to(tl.float64)
         error = weight_u * size_sum + eta * 2.0 * abs_sum + depth_eta
         limit = (error + result_u * (tl.abs(weight_sum) + error) + floor) * raised
         judged = exists & (abs_term_sum + error < result_max)
         judged = judged & (tl.abs(weight_sum) + limit < result_max)
         note(weight_record_ptr, tl.abs(held - weight_sum), limit, col, judged)
     if HAS_BIAS:
-        held = tl.load(bias_gradient_ptr + col, mask=exists, other=0.0).to(tl.float64)
+        held = widened(tl.load(bias_gradient_ptr + col, mask=exists, other=0.0)).to(tl.float64)
         error = bias_u * abs_sum + depth_eta
         limit = (error + result_u * (tl.abs(bias_sum) + error) + floor) * raised
         judged = exists & (abs_sum + error < result_max)

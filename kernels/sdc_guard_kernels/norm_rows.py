@@ -54,6 +54,7 @@ from sdc_guard_kernels.rows import (
     sum_depth,
     tile_of,
     triton_type,
+    widened,
     work_of,
 )
 from sdc_guard_kernels.verdict import note
@@ -158,8 +159,8 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, num_cols, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=0.0).to(tl.float64)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(tl.float64)
         num_here = tl.minimum(num_cols - start, BLOCK_COLS).to(tl.float64)
         here = tl.sum(x, axis=1)
         mean_here = here / num_here
@@ -211,14 +212,14 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
 
     stats_raised = tl.load(coefficient_ptr + 14)
     at_mean = offset_of_rows(r0, r1, r2, mean_stride_0, mean_stride_1, mean_stride_2)
-    held_mean = tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0).to(tl.float64)
+    held_mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0)).to(tl.float64)
     mean_limit = mean_error + stored_u * (tl.abs(mean) + mean_error) + stored_floor
     mean_limit = mean_limit * stats_raised
     judged_mean = row_exists & sum_fits & (tl.abs(mean) + mean_limit < stored_max)
     note(mean_record_ptr, tl.abs(held_mean - mean), mean_limit, j_row, judged_mean)
 
     at_rstd = offset_of_rows(r0, r1, r2, rstd_stride_0, rstd_stride_1, rstd_stride_2)
-    held_rstd = tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0).to(tl.float64)
+    held_rstd = widened(tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0)).to(tl.float64)
     rstd_limit = rstd_error + stored_u * (rstd + rstd_error) + stored_floor
     rstd_limit = rstd_limit * stats_raised
     judged_rstd = is_known & (rstd + rstd_limit < stored_max)
@@ -234,10 +235,10 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
         col = start + lane
         col_exists = col < num_cols
         exists = row_exists[:, None] & col_exists[None, :]
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
-        y = tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
+        y = widened(tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
         x = tl.where(is_known[:, None], x, 0.0)
         normalised = (x - mean_work) * rstd_work
         deviation = tl.abs(x - mean_work)
@@ -245,12 +246,14 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
             mean_error_work + 3.0 * u * (tl.abs(x) + tl.abs(mean_work)))
         expected = normalised
         if HAS_WEIGHT:
-            weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0).to(WORK)
+            weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0)
+            weight = widened(weight).to(WORK)
             expected = expected * weight[None, :]
             error = error * tl.abs(weight)[None, :]
         error = error + 2.0 * u * tl.abs(expected)
         if HAS_BIAS:
-            bias = tl.load(bias_ptr + col * bias_stride, mask=col_exists, other=0.0).to(WORK)
+            bias = tl.load(bias_ptr + col * bias_stride, mask=col_exists, other=0.0)
+            bias = widened(bias).to(WORK)
             expected = expected + bias[None, :]
         error = error + 2.0 * u * tl.abs(expected)
         limit = (error + result_u * (tl.abs(expected) + error) + floor) * raised

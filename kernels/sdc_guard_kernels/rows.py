@@ -173,3 +173,12 @@ def place_of_rows(blocks, R1, BLOCK_ROWS: tl.constexpr):  # type: ignore[no-unty
 def offset_of_rows(r0, r1, r2, s0, s1, s2):  # type: ignore[no-untyped-def]
     """Offsets of the first elements of rows, in elements."""
     return r0 * s0 + r1 * s1 + r2 * s2
+
+
+@triton.jit
+def widened(x):  # type: ignore[no-untyped-def]
+    """bfloat16 as float32, by its bits: the interpreter's own conversion loses subnormals (seen in
+    triton 3.6 and 3.9).  Any other format as it is."""
+    if x.dtype == tl.bfloat16:
+        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    return x

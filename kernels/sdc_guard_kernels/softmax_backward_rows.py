@@ -45,6 +45,7 @@ from sdc_guard_kernels.rows import (
     sum_depth,
     tile_of,
     triton_type,
+    widened,
     work_of,
 )
 from sdc_guard_kernels.softmax_rows import RowLimits
@@ -119,12 +120,12 @@ def _softmax_backward_rows_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, num_cols, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
-        term = tl.load(g_ptr + g_row[:, None] + (col * g_stride_col)[None, :], mask=exists,
-                       other=0.0).to(tl.float64)
+        term = widened(tl.load(g_ptr + g_row[:, None] + (col * g_stride_col)[None, :], mask=exists,
+                       other=0.0)).to(tl.float64)
         if LOGARITHM == 0:
             y = tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
                         other=0.0)
-            term = term * y.to(tl.float64)
+            term = term * widened(y).to(tl.float64)
         total += tl.sum(term, axis=1)
         abs_total += tl.sum(tl.abs(term), axis=1)
 
@@ -148,12 +149,12 @@ def _softmax_backward_rows_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, num_cols, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
-        g = tl.load(g_ptr + g_row[:, None] + (col * g_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
-        y = tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
-        dx = tl.load(dx_ptr + dx_row[:, None] + (col * dx_stride_col)[None, :], mask=exists,
-                     other=0.0).to(WORK)
+        g = widened(tl.load(g_ptr + g_row[:, None] + (col * g_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
+        y = widened(tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
+        dx = widened(tl.load(dx_ptr + dx_row[:, None] + (col * dx_stride_col)[None, :], mask=exists,
+                     other=0.0)).to(WORK)
         abs_g = tl.abs(g)
         if LOGARITHM:
             p = tl.exp(y)

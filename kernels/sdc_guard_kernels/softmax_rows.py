@@ -62,6 +62,7 @@ from sdc_guard_kernels.rows import (
     sum_depth,
     tile_of,
     triton_type,
+    widened,
     work_of,
 )
 from sdc_guard_kernels.verdict import note
@@ -160,8 +161,8 @@ def _softmax_rows_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, num_cols, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=float("-inf")).to(WORK)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=float("-inf"))).to(WORK)
         # A maximum may or may not pass on a NaN, so NaNs are counted and taken out.
         undefined = (x != x) | (x == float("inf"))
         num_undefined += tl.sum(undefined.to(tl.int32), axis=1)
@@ -205,10 +206,10 @@ def _softmax_rows_kernel(  # type: ignore[no-untyped-def]
     for start in range(0, num_cols, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
-        x = tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
-        y = tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
-                    other=0.0).to(WORK)
+        x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
+        y = widened(tl.load(y_ptr + y_row[:, None] + (col * y_stride_col)[None, :], mask=exists,
+                    other=0.0)).to(WORK)
         is_finite = tl.abs(x) < float("inf")
         index = i_row[:, None] + (col * i_stride_col)[None, :]
         d = tl.where(is_finite, x, finite_top) - finite_top

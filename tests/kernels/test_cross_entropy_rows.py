@@ -42,7 +42,7 @@ def samples(name: str, dtype: torch.dtype) -> list[Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", [*LOSSES, *GRADIENTS])
 def test_right_calls_pass_and_flips_are_found(name: str, dtype: torch.dtype) -> None:
-    faults = dtype in (torch.float32, torch.bfloat16)
+    faults = dtype is torch.float32
     chosen = samples(name, dtype) if dtype is torch.float32 else samples(name, dtype)[:9:2]
     found = [complaints(sample, faults=faults and k % 3 == 0) for k, sample in enumerate(chosen)]
     assert len(found) >= 3
@@ -59,7 +59,7 @@ def verdicts_of(op: Any, operands: tuple[Any, ...], held: tuple[Tensor, ...]) ->
     return [verdict for _, verdict in found]
 
 
-@settings(max_examples=20)
+@settings(max_examples=12)
 @given(
     rows=st.integers(1, 40),
     classes=st.integers(1, 9),
@@ -187,6 +187,7 @@ def test_the_tests_see_a_broken_kernel(
         assert any(complaints(s) for s in breaking_samples())
 
 
+@pytest.mark.slow
 def test_the_breaking_samples_are_right() -> None:
     found = [complaints(s) for s in breaking_samples()]
     assert not any(found), found

@@ -42,7 +42,7 @@ def samples(name: str, dtype: torch.dtype) -> list[Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", [FORWARD, BACKWARD])
 def test_right_calls_pass_and_flips_are_found(name: str, dtype: torch.dtype) -> None:
-    faults = dtype in (torch.float32, torch.bfloat16)
+    faults = dtype is torch.float32
     found = [complaints(sample, faults=faults) for sample in samples(name, dtype)[:4:3]]
     assert len(found) == 2
     assert not any(found), found
@@ -77,7 +77,7 @@ def exact_row(row: list[float], eps: float) -> tuple[list[float], float, float]:
     return [float(x - mean) * rstd for x in values], float(mean), rstd
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(
     rows=st.integers(1, 9),
     cols=st.integers(2, 70),
@@ -243,6 +243,7 @@ def test_the_tests_see_a_broken_kernel(
         assert any(complaints(s, transposed=True) for s in breaking_samples(kernel)[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", MODULES)
 def test_the_breaking_samples_are_right(kernel: str) -> None:
     found = [complaints(s, transposed=True, faults=k > 0)

@@ -52,7 +52,7 @@ def samples(name: str, dtype: torch.dtype) -> list[Any]:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", [*FORWARD, *BACKWARD])
 def test_right_calls_pass_and_flips_are_found(name: str, dtype: torch.dtype) -> None:
-    faults = dtype in (torch.float32, torch.bfloat16)
+    faults = dtype is torch.float32
     found = [complaints(sample, faults=faults and k in (0, 2), transposed=k == 2)
              for k, sample in enumerate(samples(name, dtype)[:3])]
     assert len(found) == 3
@@ -78,7 +78,7 @@ def exact(row: list[float], *, logarithm: bool) -> list[float]:
     return [math.exp(x - top) / total for x in row]
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(
     sizes=st.lists(st.integers(1, 3), min_size=1, max_size=3),
     cols=st.integers(1, 70),
@@ -190,6 +190,14 @@ def test_gradients_that_are_not_finite_are_not_judged(name: str) -> None:
     assert verdict_of(op, operands, wrong).num_over == 18
 
 
+def test_subnormal_bfloat16_gradients_are_read_right() -> None:
+    g = (torch.randn(4, 9, generator=torch.Generator().manual_seed(1)) * 2.0**-128).bfloat16()
+    y = torch.zeros(4, 9).bfloat16().log_softmax(1)
+    operands = (g, y, 1, torch.bfloat16)
+    result = aten._log_softmax_backward_data(*operands)
+    assert verdict_of(aten._log_softmax_backward_data, operands, result).num_over == 0
+
+
 def test_addresses_are_64_bits_wide() -> None:
     # 4 GiB of address space of which two pages are touched.
     x = torch.empty(2**31 + 64, dtype=torch.float16).as_strided((2, 8), (2**31, 1), 0)
@@ -272,6 +280,7 @@ def test_the_tests_see_a_broken_gradient_kernel(
         assert any(complaints(s, transposed=True) for s in breaking_samples(BACKWARD))
 
 
+@pytest.mark.slow
 def test_the_breaking_samples_are_right() -> None:
     with np.errstate(all="ignore"):
         found = [complaints(s, transposed=True) for s in breaking_samples(FORWARD[:2] + BACKWARD)]
