@@ -75,8 +75,9 @@ def plan(
         u, eta, largest: of the result's format.
     """
     n = rows.num_rows
-    num_splits = max(1, min(MOST_SPLITS, n // (4 * BLOCK)))
-    split_rows = triton.cdiv(triton.cdiv(n, num_splits), BLOCK) * BLOCK
+    # Powers of two keep the number of compilations small.
+    split_rows = max(BLOCK, triton.next_power_of_2(triton.cdiv(n, MOST_SPLITS)))
+    num_splits = triton.cdiv(n, split_rows)
     own = (min(n, split_rows // BLOCK + BLOCK) + num_splits + 1) * U64
     values = (
         (depth + 1) * u + own, n * eta + 2.0**-1074, (0.0 if counted else depth * u + own), u,
@@ -110,9 +111,9 @@ def loss_sums(
     sums = torch.full((NUM_SUMS, site.num_splits), torch.nan, dtype=torch.float64, device=x.device)
     _loss_sums_kernel[(site.num_splits,)](
         x, target, x if weight is None else weight, sums, rows.sizes[1], rows.sizes[2],
-        rows.num_rows, rows.num_cols, site.ignore_index, site.split_rows, site.num_splits,
+        rows.num_rows, rows.num_cols, site.ignore_index, site.num_splits,
         *s[0], *s[1][:3], 0 if weight is None else weight.stride(0),
-        HAS_WEIGHT=weight is not None, BLOCK=BLOCK)
+        HAS_WEIGHT=weight is not None, SPLIT_ROWS=site.split_rows, BLOCK=BLOCK)
     _judge_sums_kernel[(1,)](
         sums, loss, total_weight, site.coefficients, *records, site.num_splits,
         IS_MEAN=site.reduction == MEAN, COUNTED=weight is None,
@@ -134,6 +135,7 @@ def loss_gradient_rows(
         record, rows.sizes[1], rows.sizes[2], rows.num_rows, rows.num_cols, site.ignore_index,
         *s[0], *s[1], *s[2][:3], *s[3][:3], 0 if weight is None else weight.stride(0),
         HAS_WEIGHT=weight is not None, IS_MEAN=site.reduction == MEAN,
+        END_COL=triton.cdiv(rows.num_cols, block_cols) * block_cols,
         BLOCK_ROWS=block_rows, BLOCK_COLS=block_cols, num_warps=NUM_WARPS)
 
 
@@ -193,9 +195,9 @@ def _loss_rows_kernel(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _loss_sums_kernel(  # type: ignore[no-untyped-def]
     x_ptr, target_ptr, weight_ptr, sums_ptr, R1, R2, num_rows, num_classes, ignore_index,
-    split_rows, num_splits, x_stride_0, x_stride_1, x_stride_2, x_stride_class,
+    num_splits, x_stride_0, x_stride_1, x_stride_2, x_stride_class,
     target_stride_0, target_stride_1, target_stride_2, weight_stride,
-    HAS_WEIGHT: tl.constexpr, BLOCK: tl.constexpr,
+    HAS_WEIGHT: tl.constexpr, SPLIT_ROWS: tl.constexpr, BLOCK: tl.constexpr,
 ):
     split = tl.program_id(0).to(tl.int64)
     lane = tl.arange(0, BLOCK).to(tl.int64)
@@ -203,8 +205,8 @@ def _loss_sums_kernel(  # type: ignore[no-untyped-def]
     abs_sum = tl.zeros((BLOCK,), dtype=tl.float64)
     weight_sum = tl.zeros((BLOCK,), dtype=tl.float64)
     abs_weight_sum = tl.zeros((BLOCK,), dtype=tl.float64)
-    for start in range(0, split_rows, BLOCK):
-        row = split * split_rows + start + lane
+    for start in range(0, SPLIT_ROWS, BLOCK):
+        row = split * SPLIT_ROWS + start + lane
         exists = row < num_rows
         r2 = row % R2
         r1 = (row // R2) % R1
@@ -285,7 +287,7 @@ def _loss_gradient_kernel(  # type: ignore[no-untyped-def]
     num_rows, num_classes, ignore_index, dx_stride_0, dx_stride_1, dx_stride_2, dx_stride_class,
     i_stride_0, i_stride_1, i_stride_2, i_stride_class,
     target_stride_0, target_stride_1, target_stride_2, grad_stride_0, grad_stride_1, grad_stride_2,
-    weight_stride, HAS_WEIGHT: tl.constexpr, IS_MEAN: tl.constexpr,
+    weight_stride, HAS_WEIGHT: tl.constexpr, IS_MEAN: tl.constexpr, END_COL: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS).to(tl.int64)
@@ -317,7 +319,7 @@ def _loss_gradient_kernel(  # type: ignore[no-untyped-def]
     value_judged = size + value_limit < largest
     dx_row = r0 * dx_stride_0 + r1 * dx_stride_1 + r2 * dx_stride_2
     i_row = r0 * i_stride_0 + r1 * i_stride_1 + r2 * i_stride_2
-    for start in range(0, num_classes, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         exists = is_judged[:, None] & (col < num_classes)[None, :]
         at = dx_row[:, None] + (col * dx_stride_class)[None, :]

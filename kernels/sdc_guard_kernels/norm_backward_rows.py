@@ -98,7 +98,8 @@ def norm_backward_rows(
         rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks, *s[0], *s[1], *s[2], *s[3],
         s[4][3], *s[5][:3], *s[6][:3],
         HAS_WEIGHT=weight is not None, WORK=triton_type(site.work),
-        BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols, num_warps=NUM_WARPS)
+        END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
+        num_warps=NUM_WARPS)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -111,7 +112,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     i_stride_0, i_stride_1, i_stride_2, i_stride_col, weight_stride,
     mean_stride_0, mean_stride_1, mean_stride_2, rstd_stride_0, rstd_stride_1, rstd_stride_2,
     HAS_WEIGHT: tl.constexpr, WORK: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    END_COL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     r0, r1, r2 = place_of_rows(blocks, R1, BLOCK_ROWS)
     row_exists = r2 < R2
@@ -131,7 +132,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     abs_moment = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     plain_total = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     plain_moment = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         col_exists = col < num_cols
         exists = row_exists[:, None] & col_exists[None, :]
@@ -183,7 +184,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     size_work = size.to(WORK)[:, None]
     size_per_n = (size / n).to(WORK)[:, None]
 
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         col_exists = col < num_cols
         exists = row_exists[:, None] & col_exists[None, :]

@@ -66,9 +66,10 @@ def plan(
         result_u, result_eta: of the results where they are narrower than the accumulator, else 0.
         result_max: largest number of the results' format.
     """
-    num_splits = max(1, min(MOST_SPLITS, rows.num_rows // (4 * BLOCK_ROWS)))
-    per_split = -(-rows.num_rows // num_splits)
-    split_rows = -(-per_split // BLOCK_ROWS) * BLOCK_ROWS
+    # Powers of two keep the number of compilations small.
+    split_rows = max(4 * BLOCK_ROWS, triton.next_power_of_2(triton.cdiv(
+        rows.num_rows, MOST_SPLITS)))
+    num_splits = triton.cdiv(rows.num_rows, split_rows)
     lanes = min(rows.num_rows, split_rows // BLOCK_ROWS + BLOCK_ROWS)
     own = (lanes + num_splits + 4) * U64
     values = ((depth + 4) * u + own, depth * u + own, eta, depth * eta, result_u,
@@ -89,23 +90,24 @@ def norm_parameter_gradients(
         (NUM_SUMS, site.num_splits, n), torch.nan, dtype=torch.float64, device=grad.device)
     columns = triton.cdiv(n, BLOCK_COLS)
     _column_sums_kernel[(columns, site.num_splits)](
-        grad, x, mean, rstd, sums, rows.sizes[1], rows.sizes[2], rows.num_rows, n, site.split_rows,
+        grad, x, mean, rstd, sums, rows.sizes[1], rows.sizes[2], rows.num_rows, n,
         *s[0], *s[1], *s[2][:3], *s[3][:3], site.num_splits * n,
-        BLOCK_ROWS=BLOCK_ROWS, BLOCK_COLS=BLOCK_COLS, num_warps=NUM_WARPS)
+        SPLIT_ROWS=site.split_rows, BLOCK_ROWS=BLOCK_ROWS, BLOCK_COLS=BLOCK_COLS,
+        num_warps=NUM_WARPS)
     some = grad if weight_gradient is None else weight_gradient
     _judge_columns_kernel[(columns,)](
         sums, some, grad if bias_gradient is None else bias_gradient, site.coefficients, *records,
-        n, site.num_splits, site.num_splits * n, HAS_WEIGHT=weight_gradient is not None,
+        n, site.num_splits * n, NUM_SPLITS=site.num_splits, HAS_WEIGHT=weight_gradient is not None,
         HAS_BIAS=bias_gradient is not None, BLOCK_COLS=BLOCK_COLS)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _column_sums_kernel(  # type: ignore[no-untyped-def]
-    dy_ptr, x_ptr, mean_ptr, rstd_ptr, sums_ptr, R1, R2, num_rows, num_cols, split_rows,
+    dy_ptr, x_ptr, mean_ptr, rstd_ptr, sums_ptr, R1, R2, num_rows, num_cols,
     dy_stride_0, dy_stride_1, dy_stride_2, dy_stride_col,
     x_stride_0, x_stride_1, x_stride_2, x_stride_col,
     mean_stride_0, mean_stride_1, mean_stride_2, rstd_stride_0, rstd_stride_1, rstd_stride_2,
-    step, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    step, SPLIT_ROWS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     col = tl.program_id(0).to(tl.int64) * BLOCK_COLS + tl.arange(0, BLOCK_COLS).to(tl.int64)
     split = tl.program_id(1).to(tl.int64)
@@ -116,8 +118,8 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
     size_sum = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float64)
     abs_sum = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float64)
     abs_term_sum = tl.zeros((BLOCK_ROWS, BLOCK_COLS), dtype=tl.float64)
-    for start in range(0, split_rows, BLOCK_ROWS):
-        row = split * split_rows + start + lane
+    for start in range(0, SPLIT_ROWS, BLOCK_ROWS):
+        row = split * SPLIT_ROWS + start + lane
         row_exists = row < num_rows
         r2 = row % R2
         r1 = (row // R2) % R1
@@ -153,8 +155,9 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator]
 def _judge_columns_kernel(  # type: ignore[no-untyped-def]
     sums_ptr, weight_gradient_ptr, bias_gradient_ptr, coefficient_ptr, weight_record_ptr,
-    bias_record_ptr, num_cols, num_splits, step,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    bias_record_ptr, num_cols, step,
+    NUM_SPLITS: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr,
+    BLOCK_COLS: tl.constexpr,
 ):
     col = tl.program_id(0).to(tl.int64) * BLOCK_COLS + tl.arange(0, BLOCK_COLS).to(tl.int64)
     exists = col < num_cols
@@ -164,7 +167,7 @@ def _judge_columns_kernel(  # type: ignore[no-untyped-def]
     abs_sum = tl.zeros((BLOCK_COLS,), dtype=tl.float64)
     abs_term_sum = tl.zeros((BLOCK_COLS,), dtype=tl.float64)
     at = sums_ptr + col
-    for _ in range(num_splits):
+    for _ in range(NUM_SPLITS):
         weight_sum += tl.load(at, mask=exists, other=0.0)
         bias_sum += tl.load(at + step, mask=exists, other=0.0)
         size_sum += tl.load(at + 2 * step, mask=exists, other=0.0)

@@ -128,7 +128,8 @@ def norm_rows(
         site.coefficients, *records, rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks,
         *s[0], *s[1], *s[2], s[3][3], s[4][3], *s[5][:3], *s[6][:3], *s[7][:3],
         HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, WORK=triton_type(site.work),
-        BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols, num_warps=NUM_WARPS)
+        END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
+        num_warps=NUM_WARPS)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -141,7 +142,7 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     mean_stride_0, mean_stride_1, mean_stride_2, rstd_stride_0, rstd_stride_1, rstd_stride_2,
     j_stride_0, j_stride_1, j_stride_2,
     HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, WORK: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    END_COL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     r0, r1, r2 = place_of_rows(blocks, R1, BLOCK_ROWS)
     row_exists = r2 < R2
@@ -156,7 +157,7 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     squares = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     largest_x = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     before = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
         x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
@@ -231,7 +232,7 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     rstd_error_work = rstd_error.to(WORK)[:, None]
     upper_work = (rstd + rstd_error).to(WORK)[:, None]
     mean_error_work = tl.where(is_known, mean_error, 0.0).to(WORK)[:, None]
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         col_exists = col < num_cols
         exists = row_exists[:, None] & col_exists[None, :]

@@ -133,6 +133,11 @@ class Tile(NamedTuple):
     def chunks(self, num_cols: int) -> int:
         return -(-num_cols // self.block_cols)
 
+    def end(self, num_cols: int) -> int:
+        """Where a loop over the columns ends: known when a kernel is compiled, because triton 3.6's
+        interpreter takes no other bound."""
+        return self.chunks(num_cols) * self.block_cols
+
 
 def tile_of(rows: Rows) -> Tile:
     """A tile whose long side lies along what is side by side in memory."""

@@ -94,7 +94,8 @@ def softmax_backward_rows(
         grad, output, result, site.coefficients, record, rows.sizes[1], rows.sizes[2],
         rows.num_cols, tile.blocks, *rows.strides[0], *rows.strides[1], *rows.strides[2],
         *rows.strides[3], LOGARITHM=site.logarithm, WORK=triton_type(site.work),
-        BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols, num_warps=NUM_WARPS)
+        END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
+        num_warps=NUM_WARPS)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -105,7 +106,7 @@ def _softmax_backward_rows_kernel(  # type: ignore[no-untyped-def]
     dx_stride_0, dx_stride_1, dx_stride_2, dx_stride_col,
     i_stride_0, i_stride_1, i_stride_2, i_stride_col,
     LOGARITHM: tl.constexpr, WORK: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    END_COL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     r0, r1, r2 = place_of_rows(blocks, R1, BLOCK_ROWS)
     row_exists = r2 < R2
@@ -117,7 +118,7 @@ def _softmax_backward_rows_kernel(  # type: ignore[no-untyped-def]
 
     total = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     abs_total = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
         term = widened(tl.load(g_ptr + g_row[:, None] + (col * g_stride_col)[None, :], mask=exists,
@@ -146,7 +147,7 @@ def _softmax_backward_rows_kernel(  # type: ignore[no-untyped-def]
     abs_of_total = tl.abs(total_work)
     more = 1.0 + 4.0 * u + storage_u
 
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
         g = widened(tl.load(g_ptr + g_row[:, None] + (col * g_stride_col)[None, :], mask=exists,

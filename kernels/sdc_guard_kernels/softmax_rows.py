@@ -136,7 +136,8 @@ def softmax_rows(x: Tensor, result: Tensor, record: Tensor, site: SoftmaxPlan) -
         x, result, site.coefficients, record, rows.sizes[1], rows.sizes[2], rows.num_cols,
         tile.blocks, *rows.strides[0], *rows.strides[1], *rows.strides[2],
         LOGARITHM=site.logarithm, SAFE=site.safe, WORK=triton_type(site.work),
-        BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols, num_warps=NUM_WARPS)
+        END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
+        num_warps=NUM_WARPS)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -146,7 +147,7 @@ def _softmax_rows_kernel(  # type: ignore[no-untyped-def]
     y_stride_0, y_stride_1, y_stride_2, y_stride_col,
     i_stride_0, i_stride_1, i_stride_2, i_stride_col,
     LOGARITHM: tl.constexpr, SAFE: tl.constexpr, WORK: tl.constexpr,
-    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    END_COL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     r0, r1, r2 = place_of_rows(blocks, R1, BLOCK_ROWS)
     row_exists = r2 < R2
@@ -158,7 +159,7 @@ def _softmax_rows_kernel(  # type: ignore[no-untyped-def]
     top = tl.full((BLOCK_ROWS,), float("-inf"), dtype=tl.float64)
     total = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     num_undefined = tl.zeros((BLOCK_ROWS,), dtype=tl.int32)
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
         x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
@@ -203,7 +204,7 @@ def _softmax_rows_kernel(  # type: ignore[no-untyped-def]
     is_defined = (num_undefined == 0) & (empty == 0)
     is_zero = (num_undefined == 0) & empty
 
-    for start in range(0, num_cols, BLOCK_COLS):
+    for start in range(0, END_COL, BLOCK_COLS):
         col = start + lane
         exists = row_exists[:, None] & (col < num_cols)[None, :]
         x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,

@@ -149,7 +149,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     "last row lost": ("exists = row < num_rows\n    r2", "exists = row < num_rows - 1\n    r2"),
     "last row not summed": ("exists = row < num_rows\n        r2",
                             "exists = row < num_rows - 1\n        r2"),
-    "splits start at the front": ("row = split * split_rows + start", "row = 0 * split + start"),
+    "splits start at the front": ("row = split * SPLIT_ROWS + start", "row = 0 * split + start"),
     "second split lost": ("exists = split < num_splits", "exists = split < 1"),
     "ignored rows count": ("kept = exists & (chosen != ignore_index)", "kept = exists"),
     "weight of another class": ("chosen * weight_stride", "(chosen // 2) * weight_stride"),
@@ -195,8 +195,9 @@ def test_the_breaking_samples_are_right() -> None:
 
 @pytest.mark.parametrize(("function", "constants"), [
     ("_loss_gradient_kernel",
-     {"HAS_WEIGHT": True, "IS_MEAN": True, "BLOCK_ROWS": 2, "BLOCK_COLS": 128}),
-    pytest.param("_loss_sums_kernel", {"HAS_WEIGHT": True, "BLOCK": 256}, marks=pytest.mark.slow),
+     {"HAS_WEIGHT": True, "IS_MEAN": True, "END_COL": 256, "BLOCK_ROWS": 2, "BLOCK_COLS": 128}),
+    pytest.param("_loss_sums_kernel", {"HAS_WEIGHT": True, "SPLIT_ROWS": 512, "BLOCK": 256},
+                 marks=pytest.mark.slow),
     pytest.param("_loss_rows_kernel", {"HAS_WEIGHT": False, "BLOCK": 256}, marks=pytest.mark.slow),
     pytest.param("_judge_sums_kernel", {"IS_MEAN": True, "COUNTED": False, "BLOCK": 2},
                  marks=pytest.mark.slow),

@@ -204,7 +204,7 @@ BREAKS: dict[str, tuple[str, tuple[str, str]]] = {
         "_column_sums_kernel[(columns,", "_column_sums_kernel[(1,")),
     "first split read for all": ("norm_parameter_gradients", ("at += num_cols", "at += 0")),
     "split's rows summed from the front": ("norm_parameter_gradients", (
-        "row = split * split_rows + start", "row = 0 * split + start")),
+        "row = split * SPLIT_ROWS + start", "row = 0 * split + start")),
 }
 MODULES = {"norm_rows": forward_module, "norm_backward_rows": backward_module,
            "norm_parameter_gradients": parameter_module}
@@ -251,7 +251,7 @@ def test_the_breaking_samples_are_right(kernel: str) -> None:
     assert not any(found), found
 
 
-BLOCKS: dict[str, Any] = {"WORK": "tl.float32", "BLOCK_ROWS": 2, "BLOCK_COLS": 128}
+BLOCKS: dict[str, Any] = {"WORK": "tl.float32", "END_COL": 256, "BLOCK_ROWS": 2, "BLOCK_COLS": 128}
 
 
 @pytest.mark.parametrize(("kernel", "function", "constants"), [
@@ -259,9 +259,9 @@ BLOCKS: dict[str, Any] = {"WORK": "tl.float32", "BLOCK_ROWS": 2, "BLOCK_COLS": 1
     pytest.param("norm_backward_rows", "_norm_backward_rows_kernel",
                  {"HAS_WEIGHT": True, **BLOCKS}, marks=pytest.mark.slow),
     pytest.param("norm_parameter_gradients", "_column_sums_kernel",
-                 {"BLOCK_ROWS": 32, "BLOCK_COLS": 64}, marks=pytest.mark.slow),
+                 {"SPLIT_ROWS": 128, "BLOCK_ROWS": 32, "BLOCK_COLS": 64}, marks=pytest.mark.slow),
     pytest.param("norm_parameter_gradients", "_judge_columns_kernel",
-                 {"HAS_WEIGHT": True, "HAS_BIAS": True, "BLOCK_COLS": 64},
+                 {"NUM_SPLITS": 4, "HAS_WEIGHT": True, "HAS_BIAS": True, "BLOCK_COLS": 64},
                  marks=pytest.mark.slow),
 ])
 def test_it_compiles(
