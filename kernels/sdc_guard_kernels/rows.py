@@ -185,5 +185,7 @@ def widened(x):  # type: ignore[no-untyped-def]
     """bfloat16 as float32, by its bits: the interpreter's own conversion loses subnormals (seen in
     triton 3.6 and 3.9).  Any other format as it is."""
     if x.dtype == tl.bfloat16:
-        return (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
-    return x
+        wide = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    else:
+        wide = x
+    return wide

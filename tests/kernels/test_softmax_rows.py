@@ -235,7 +235,7 @@ BACKWARD_BREAKS: dict[str, tuple[str, str]] = {
     "last column lost": ("(col < num_cols)", "(col < num_cols - 1)"),
     "wrong stride": ("(col * y_stride_col)", "(col * dx_stride_col)"),
     "sum lost": ("total += tl.sum(term, axis=1)", "total = tl.sum(term, axis=1)"),
-    "wrong sum": ("term = term * y.to(tl.float64)", "term = term + y.to(tl.float64)"),
+    "wrong sum": ("term = term * widened(y)", "term = term + widened(y)"),
     "half of the limit": ("(error + result_u", "(0.5 * error + 0.5 * result_u"),
     "absolute values lost": ("tl.sum(tl.abs(term), axis=1)", "tl.abs(tl.sum(term, axis=1))"),
 }
