@@ -16,11 +16,17 @@ from sdc_guard.bounds.sums import lane_depth
 from sdc_guard.calls import BoundCall, Path
 from sdc_guard.formats import FLOAT32, Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, Labels
+from sdc_guard.ops._kernel_norms import backward_kernel, forward_kernel
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, roll, split
 
 aten = torch.ops.aten
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
+
+FORMULAS = ("|g| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u |.|",
+            "2 h u mean|x| + u t max|x|", "r at var + eps +- (3 h u (s R + var) + ...)")
+GRADIENT_FORMULAS = ("D_beta |x - m| + 6 u |beta| (|x| + |m|) + 4 u r |dy g| + ...",
+                     "(H + 4) u sum |dy| r (|x| + |m|)", "H u sum |dy|")
 
 
 def _row_labels(rank: int, num_fixed: int) -> Labels:
@@ -188,6 +194,7 @@ def backward_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Cal
     axes=forward_axes,
     symmetries=forward_symmetries,
     flops=forward_flops,
+    kernel=forward_kernel(FORMULAS),
     window=("r0", "r1", "r2"),
     samples=samples,
 )
@@ -217,12 +224,10 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
         sizes = [np.where(np.logical_or(lost_mean, lost_square), np.inf, root),
                  np.where(lost_mean, np.inf, 0.0),
                  np.where(np.logical_or(lost_mean, lost_square), np.inf, 0.0)]
-    formulas = ("|g| (|x - m| D_r + (r + D_r)(D_m + 3 u (|x| + |m|))) + 2 u |.|",
-                "2 h u mean|x| + u t max|x|", "r at var + eps +- (3 h u (s R + var) + ...)")
     return tuple(
         _reference(tensor, proof[0], proof[1], contract[1], formula, size, acc)
         for tensor, proof, contract, formula, size in zip(
-            held, results[0], results[1], formulas, sizes, strict=True)
+            held, results[0], results[1], FORMULAS, sizes, strict=True)
     )
 
 
@@ -234,6 +239,7 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
     flops=backward_flops,
     # The order in which CUDA adds rows depends on the size alone: no atomics in its kernels.
     deterministic=True,
+    kernel=backward_kernel(GRADIENT_FORMULAS),
     samples=backward_samples,
 )
 def layer_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
@@ -261,7 +267,7 @@ def layer_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
             size = np.abs(expected) + np.maximum(
                 *(norms.input_gradient_size(g, x, mean, rstd) for g in (grad, weighted)))
             found[0] = (expected, proof, contract,
-                        "D_beta |x - m| + 6 u |beta| (|x| + |m|) + 4 u r |dy g| + ...", size)
+                        GRADIENT_FORMULAS[0], size)
         depth = norms.row_depth(x.shape[0])
         # The proof holds for parameter gradients that are added up in the storage format, as ATen's
         # CPU kernel does for the half formats; the contract does not.
@@ -271,12 +277,12 @@ def layer_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
             terms = grad * (centred * rstd)
             proof, contract = (norms.weight_gradient_error(grad, x, mean, rstd, depth, v, eta)
                                for v, eta in formats)
-            found[1] = (terms.sum(0), proof, contract, "(H + 4) u sum |dy| r (|x| + |m|)",
+            found[1] = (terms.sum(0), proof, contract, GRADIENT_FORMULAS[1],
                         _storable(np.abs(terms).sum(0) + contract, own))
         if call["output_mask"][2]:
             proof, contract = (norms.bias_gradient_error(grad, depth, v, eta)
                                for v, eta in formats)
-            found[2] = (grad.sum(0), proof, contract, "H u sum |dy|",
+            found[2] = (grad.sum(0), proof, contract, GRADIENT_FORMULAS[2],
                         _storable(np.abs(grad).sum(0) + contract, own))
     return tuple(
         _reference(tensor, *found[i], acc) if i in found else None

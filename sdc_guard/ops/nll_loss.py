@@ -30,6 +30,7 @@ from sdc_guard.bounds.gamma import own_rounding, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, Labels
+from sdc_guard.ops._kernel_losses import backward_kernel, forward_kernel
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import Move, Symmetry, negate, split
@@ -39,6 +40,8 @@ Array = NDArray[Any]
 
 NONE, MEAN = 0, 1
 NUM_LEVELS = 8
+FORMULAS = ("rounding of w x", "(h + 1) u sum|w x|", "h u sum w")
+GRADIENT_FORMULA = "4 roundings of w g / total"
 
 
 def cascade_depth(n: int) -> int:
@@ -169,7 +172,7 @@ def _gathered(call: HostCall) -> tuple[Array, Array, Array]:
 
 
 @checked(aten.nll_loss_forward, family="loss", axes=_loss_axes, symmetries=_loss_symmetries,
-         reduction=True, samples=_loss_samples)
+         reduction=True, kernel=forward_kernel(FORMULAS, cascade_depth), samples=_loss_samples)
 def nll_loss_forward(call: HostCall) -> tuple[Reference | None, ...]:
     """``-w x`` per row, or their sum, or that over the sum of weights; and the sum of weights."""
     if not is_covered_float(call.held[0].dtype):
@@ -190,12 +193,12 @@ def loss_references(call: HostCall, gathered: tuple[Array, Array, Array], per_te
         # Nothing is summed: the CPU kernel stores zero, CUDA's leaves the memory as it is.
         on_cpu = call.held[0].device.type == "cpu"
         unused = Reference(np.zeros(()), 0.0, 0.0, "0: nothing is summed") if on_cpu else None
-        return Reference(terms, limit, limit, "rounding of w x", np.abs(terms)), unused
+        return Reference(terms, limit, limit, FORMULAS[0], np.abs(terms)), unused
     errors = [_sum_errors(call, terms, weight, h)
               for h in (max(terms.size - 1, 0), cascade_depth(terms.size))]
     loss, total = terms.sum(), weight.sum()
-    size, formula = np.abs(terms).sum(), "(h + 1) u sum|w x|"
-    second = Reference(np.asarray(total), errors[0][1], errors[1][1], "h u sum w",
+    size, formula = np.abs(terms).sum(), FORMULAS[1]
+    second = Reference(np.asarray(total), errors[0][1], errors[1][1], FORMULAS[2],
                        np.abs(weight).sum())
     if call["reduction"] != MEAN:
         return Reference(np.asarray(loss), errors[0][0], errors[1][0], formula, size), second
@@ -240,7 +243,8 @@ def _quotient_error(a: float, error_a: Array, b: float, error_b: Array, u: float
 
 
 @checked(aten.nll_loss_backward, family="loss", axes=_gradient_axes,
-         symmetries=_gradient_symmetries, window=("n",), samples=_gradient_samples)
+         symmetries=_gradient_symmetries, window=("n",),
+         kernel=backward_kernel(GRADIENT_FORMULA), samples=_gradient_samples)
 def nll_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """``-w g`` or ``-w g / total`` at the targets, exactly 0 elsewhere."""
     if not is_covered_float(call.held[0].dtype):
@@ -254,5 +258,5 @@ def nll_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
     rows = np.arange(weight.size)
     expected[rows, target], limit[rows, target] = value, error
     limit = limit.reshape(shape)
-    return (Reference(expected.reshape(shape), limit, limit, "4 roundings of w g / total",
+    return (Reference(expected.reshape(shape), limit, limit, GRADIENT_FORMULA,
                       np.abs(expected.reshape(shape))),)

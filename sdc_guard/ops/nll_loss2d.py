@@ -17,12 +17,16 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.formats import is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._indexing import fixed
+from sdc_guard.ops._kernel_losses import backward_kernel, forward_kernel
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import Symmetry, negate, split
 from sdc_guard.ops.nll_loss import (
+    FORMULAS,
+    GRADIENT_FORMULA,
     NONE,
     Array,
+    cascade_depth,
     class_symmetries,
     gradient_terms,
     loss_references,
@@ -92,7 +96,8 @@ def _gathered(call: HostCall) -> tuple[Array, Array, Array]:
 
 
 @checked(aten.nll_loss2d_forward, family="loss", axes=_loss_axes,
-         symmetries=(LOSS_ROTATED, LOSS_NEGATED), reduction=True, samples=_loss_samples)
+         symmetries=(LOSS_ROTATED, LOSS_NEGATED), reduction=True,
+         kernel=forward_kernel(FORMULAS, cascade_depth), samples=_loss_samples)
 def nll_loss2d_forward(call: HostCall) -> tuple[Reference | None, ...]:
     """``-w x`` per pixel, or their sum, or that over the sum of weights; and the sum of weights."""
     if not is_covered_float(call.held[0].dtype):
@@ -101,7 +106,8 @@ def nll_loss2d_forward(call: HostCall) -> tuple[Reference | None, ...]:
 
 
 @checked(aten.nll_loss2d_backward, family="loss", axes=_gradient_axes,
-         symmetries=_gradient_symmetries, window=("n",), samples=_gradient_samples)
+         symmetries=_gradient_symmetries, window=("n",),
+         kernel=backward_kernel(GRADIENT_FORMULA), samples=_gradient_samples)
 def nll_loss2d_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """``-w g`` or ``-w g / total`` at the targets, exactly 0 elsewhere."""
     if not is_covered_float(call.held[0].dtype):
@@ -114,4 +120,4 @@ def nll_loss2d_backward(call: HostCall) -> tuple[Reference | None, ...]:
     target = np.where(kept, bits.values(call["target"]), 0)[:, None]
     np.put_along_axis(expected, target, value[:, None], 1)
     np.put_along_axis(limit, target, error[:, None], 1)
-    return (Reference(expected, limit, limit, "4 roundings of w g / total", np.abs(expected)),)
+    return (Reference(expected, limit, limit, GRADIENT_FORMULA, np.abs(expected)),)

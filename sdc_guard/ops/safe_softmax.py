@@ -11,7 +11,15 @@ import numpy as np
 import torch
 
 from sdc_guard.ops._registry import HostCall, Reference, checked
-from sdc_guard.ops.softmax import flops, forward_symmetries, softmax, softmax_axes, softmax_dim
+from sdc_guard.ops.softmax import (
+    SOFTMAX_FORMULA,
+    flops,
+    forward_kernel,
+    forward_symmetries,
+    softmax,
+    softmax_axes,
+    softmax_dim,
+)
 
 aten = torch.ops.aten
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
@@ -29,7 +37,8 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
 
 
 @checked(aten._safe_softmax, family="softmax", axes=softmax_axes, symmetries=forward_symmetries,
-         flops=flops, window=("d0", "d1", "d2", "d3"), samples=samples)
+         flops=flops, window=("d0", "d1", "d2", "d3"),
+         kernel=forward_kernel(SOFTMAX_FORMULA, safe=True), samples=samples)
 def safe_softmax(call: HostCall) -> tuple[Reference | None, ...]:
     """``exp(x - max) / sum exp(x - max)``, exactly 0 in a row of nothing but minus infinity."""
     (found,) = softmax(call)

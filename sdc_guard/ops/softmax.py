@@ -14,8 +14,10 @@ from sdc_guard.bounds import softmax as bounds
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.bounds.sums import lane_depth
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import FLOAT32, Format, accumulator_of, is_covered_float
+from sdc_guard.formats import FLOAT32, Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._kernel_rows import row_limits, rows_along, same_shape
+from sdc_guard.ops._kernels import KernelCheck, KernelOf, KernelRun, Notes
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll, split
 
@@ -75,6 +77,83 @@ def flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     return 5 * held[0].numel()
 
 
+class _Premises:
+    """What the contract of an op's kernel rests on, by its result and its operand's format."""
+
+    def __init__(self, result: Tensor, source: Format, dim: int) -> None:
+        acc = accumulator_of(result.dtype)
+        n = max(int(result.shape[dim]), 1) if result.dim() else 1
+        last = dim == max(result.dim() - 1, 0)
+        self.depth = lane_depth(n, acc) if last else n - 1
+        # ATen's CPU kernels keep some intermediates in the dtype of the input: a row's sum when the
+        # last dimension is reduced (LogSoftmaxKernelImpl.h, serial_vec_log_softmax_lastdim_range),
+        # the exponentials in the scalar tail when another one is (seen: 1.9 roundings).
+        self.v = source.u if source.precision < FLOAT32.precision else 0.0
+        self.v_terms = 0.0 if last else self.v
+        self.flush = acc.tiny if last else acc.tiny + source.eta
+
+    def limits(self, result: Tensor) -> Any:
+        """The same for a kernel."""
+        return row_limits(
+            result, depth=self.depth, phi=bounds.exp_contract(accumulator_of(result.dtype)),
+            storage_u=self.v, term_u=self.v_terms, flush=self.flush, num_eta=8.0)
+
+
+SOFTMAX_FORMULA = "p ((1 + r_i)(1 + 4u) / (1 - r_S) - 1)"
+LOG_SOFTMAX_FORMULA = "u |d_i| - log(1 - r_S) + (phi + v)|log S| + v + u |l_i|"
+GRADIENT_FORMULA = "|y| ((h + 1) u sum|g y| + 3 u (|g| + |T|))"
+LOG_GRADIENT_FORMULA = (
+    "e^y (h u sum|g| + (phi + 3u)|G|) + 2 u (|g| + e^y |G|) + tiny sum|g|")
+
+
+def forward_kernel(formula: str, *, logarithm: bool = False, safe: bool = False) -> KernelOf:
+    """Every element of a softmax, judged on its device."""
+
+    def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+        if not same_shape(call, held[0], "self"):
+            return None
+        from sdc_guard_kernels.softmax_rows import plan, softmax_rows
+
+        x, result, dim = call["self"], held[0], softmax_dim(call)
+        rows = rows_along(dim, x, result)
+        if rows is None:
+            return None
+        limits = _Premises(result, format_of(x.dtype), dim).limits(result)
+        site = plan(rows, limits, result.dtype, result.device, logarithm=logarithm, safe=safe)
+
+        def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
+            record = notes.record(KernelCheck("reference", formula))
+            softmax_rows(call["self"], held[0], record, site)
+
+        return run
+
+    return of_site
+
+
+def backward_kernel(formula: str, *, logarithm: bool = False) -> KernelOf:
+    """Every element of a softmax's gradient, judged on its device."""
+
+    def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+        if not same_shape(call, held[0], "grad_output", "output"):
+            return None
+        from sdc_guard_kernels.softmax_backward_rows import plan, softmax_backward_rows
+
+        grad, output, result, dim = call["grad_output"], call["output"], held[0], softmax_dim(call)
+        rows = rows_along(dim, grad, output, result)
+        if rows is None:
+            return None
+        limits = _Premises(result, format_of(grad.dtype), dim).limits(result)
+        site = plan(rows, limits, result.dtype, result.device, logarithm=logarithm)
+
+        def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
+            record = notes.record(KernelCheck("reference", formula))
+            softmax_backward_rows(call["grad_output"], call["output"], held[0], record, site)
+
+        return run
+
+    return of_site
+
+
 class _Case:
     """One call with the reduced dimension last, and what its kernel computes with."""
 
@@ -86,15 +165,9 @@ class _Case:
         self.acc = accumulator_of(call.held[0].dtype)
         self.u = bounds.with_reference(self.acc)
         self.n = max(self.arrays[0].shape[-1], 1)
-        last = self.dim == max(self.rank - 1, 0)
-        self.depth = lane_depth(self.n, self.acc) if last else self.n - 1
-        # ATen's CPU kernels keep some intermediates in the dtype of the input: a row's sum when the
-        # last dimension is reduced (LogSoftmaxKernelImpl.h, serial_vec_log_softmax_lastdim_range),
-        # the exponentials in the scalar tail when another one is (seen: 1.9 roundings).
-        source = call.format(operands[0])
-        self.v = source.u if source.precision < FLOAT32.precision else 0.0
-        self.v_terms = 0.0 if last else self.v
-        self.flush = self.acc.tiny if last else self.acc.tiny + source.eta
+        premises = _Premises(call.held[0], call.format(operands[0]), self.dim)
+        self.depth, self.v = premises.depth, premises.v
+        self.v_terms, self.flush = premises.v_terms, premises.flush
 
     def _last(self, array: F64) -> F64:
         return np.moveaxis(array, self.dim, -1) if array.ndim else array.reshape(1)
@@ -186,6 +259,7 @@ def backward_samples(op: Any) -> Callable[[torch.Generator, torch.dtype], list[C
     symmetries=forward_symmetries,
     flops=flops,
     window=("d0", "d1", "d2", "d3"),
+    kernel=forward_kernel(SOFTMAX_FORMULA),
     samples=forward_samples(aten._softmax),
 )
 def softmax(call: HostCall) -> tuple[Reference | None, ...]:
@@ -200,7 +274,7 @@ def softmax(call: HostCall) -> tuple[Reference | None, ...]:
             e / total,
             lambda depth, phi: bounds.softmax_error(
                 distance, e, total, depth, case.u, phi + case.v_terms, case.flush),
-            "p ((1 + r_i)(1 + 4u) / (1 - r_S) - 1)",
+            SOFTMAX_FORMULA,
         )
 
 
@@ -211,6 +285,7 @@ def softmax(call: HostCall) -> tuple[Reference | None, ...]:
     symmetries=forward_symmetries,
     flops=flops,
     window=("d0", "d1", "d2", "d3"),
+    kernel=forward_kernel(LOG_SOFTMAX_FORMULA, logarithm=True),
     samples=forward_samples(aten._log_softmax),
 )
 def log_softmax(call: HostCall) -> tuple[Reference | None, ...]:
@@ -225,7 +300,7 @@ def log_softmax(call: HostCall) -> tuple[Reference | None, ...]:
             d - np.log(total),
             lambda depth, phi: bounds.log_softmax_error(
                 distance, e, total, depth, case.u, phi, case.v),
-            "u |d_i| - log(1 - r_S) + (phi + v)|log S| + v + u |l_i|",
+            LOG_SOFTMAX_FORMULA,
             distance,
         )
 
@@ -237,6 +312,7 @@ def log_softmax(call: HostCall) -> tuple[Reference | None, ...]:
     symmetries=backward_symmetries,
     flops=flops,
     window=("d0", "d1", "d2", "d3"),
+    kernel=backward_kernel(GRADIENT_FORMULA),
     samples=backward_samples(aten._softmax_backward_data),
 )
 def softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
@@ -252,7 +328,7 @@ def softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
         return case.reference(
             expected,
             lambda depth, _: bounds.softmax_gradient_error(grad, output, depth, case.u, case.v),
-            "|y| ((h + 1) u sum|g y| + 3 u (|g| + |T|))",
+            GRADIENT_FORMULA,
             size,
         )
 
@@ -264,6 +340,7 @@ def softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
     symmetries=backward_symmetries,
     flops=flops,
     window=("d0", "d1", "d2", "d3"),
+    kernel=backward_kernel(LOG_GRADIENT_FORMULA, logarithm=True),
     samples=backward_samples(aten._log_softmax_backward_data),
 )
 def log_softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
@@ -282,6 +359,6 @@ def log_softmax_backward(call: HostCall) -> tuple[Reference | None, ...]:
             grad - p * grad.sum(-1, keepdims=True),
             lambda depth, phi: flushed + bounds.log_softmax_gradient_error(
                 grad, p, depth, case.u, phi, case.v),
-            "e^y (h u sum|g| + (phi + 3u)|G|) + 2 u (|g| + e^y |G|) + tiny sum|g|",
+            LOG_GRADIENT_FORMULA,
             size,
         )
