@@ -106,7 +106,7 @@ class Derived:
 
     compute: str | None
     products: str | None
-    formula: str = "running error analysis of the reference"
+    formula: str = "the bound derived from the reference"
 
     def limits(self, setting: Setting) -> list[Limits]:
         """Expected values and limits of every result."""

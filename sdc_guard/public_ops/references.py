@@ -82,8 +82,9 @@ def _of_call(
 
 def _reference(one: Limits, fmt: Format | None, formula: str) -> Reference | None:
     if fmt is None:
-        hangs = np.any(one.unknown) or np.any(one.contract > 0)
-        return None if hangs else Reference(one.expected, 0.0, 0.0, formula)
+        # Whole numbers that no rounding on the way can turn into others; else nothing is said.
+        hangs = np.any(one.unknown) or np.any(one.contract >= 0.5)
+        return None if hangs else Reference(np.rint(one.expected), 0.0, 0.0, formula)
     return Reference(
         one.expected, one.proof, one.contract, formula,
         magnitude=np.where(one.unknown, np.inf, 0.0))
