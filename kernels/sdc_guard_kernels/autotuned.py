@@ -91,13 +91,14 @@ def variants(launcher: Callable[..., Any]) -> list[tuple[str, Callable[[], Any]]
 
 @contextmanager
 def forced(tuner: Autotuner, config: Config) -> Iterator[None]:
-    """Within this, every launch of the tuned kernel, on any thread, takes ``config``.
+    """Within this, every launch of the tuned kernel, on any thread, takes ``config``; of several,
+    the innermost one.
 
     A launch raises :class:`NotUsed` where the kernel's own pruning leaves ``config`` out.
     """
     configs, cache = tuner.configs, dict(tuner.cache)
     had_best, best = hasattr(tuner, "best_config"), getattr(tuner, "best_config", None)
-    original = tuner.run
+    outer = vars(tuner).get("run")
 
     def run(*args: Any, **kwargs: Any) -> Any:
         tuner.nargs = dict(zip(tuner.arg_names, args, strict=False))
@@ -106,7 +107,7 @@ def forced(tuner: Autotuner, config: Config) -> Iterator[None]:
             if config not in tuner.prune_configs(kwargs):
                 raise NotUsed(str(config))
             tuner.configs = [config]
-            return original(*args, **kwargs)
+            return type(tuner).run(tuner, *args, **kwargs)
         except UNUSABLE as error:
             raise NotUsed(f"{config}: {error}") from error
         finally:
@@ -116,7 +117,10 @@ def forced(tuner: Autotuner, config: Config) -> Iterator[None]:
     try:
         yield
     finally:
-        del tuner.run
+        if outer is None:
+            del tuner.run
+        else:
+            tuner.run = outer
         tuner.cache.clear()
         tuner.cache.update(cache)
         if had_best:

@@ -102,21 +102,27 @@ def _constant(slope: float) -> Moved:
 
 
 LOG_FLOOR = 2.0**-21.41
+USUAL_FORMULA = 16 * FLOAT32.u
+"""Absolute error of ``2 sigmoid(2x) - 1``, ``exp(x) - 1`` and ``log(1 + x)`` near zero, where these
+are what a kernel computes: a few roundings of numbers of size 1."""
 TURN = Function(_constant(1.0), True, absolute=2.0**-21.19, documented_to=math.pi,
                 per_argument=2.0**-20)
 
 FUNCTIONS: dict[str, Function] = {
     "exp": Function(lambda x, f, e: _growth(f, e), ulps_per_argument=1.173),
     "exp2": Function(lambda x, f, e: _growth(f, e * math.log(2.0))),
-    "expm1": Function(lambda x, f, e: _growth(f + 1.0, e), True, ulps_per_argument=1.173),
+    "expm1": Function(lambda x, f, e: _growth(f + 1.0, e), True, ulps_per_argument=1.173,
+                      absolute=USUAL_FORMULA),
     "log": Function(lambda x, f, e: _of_logarithm(x, e, 1.0), True, absolute=LOG_FLOOR),
     "log2": Function(lambda x, f, e: _of_logarithm(x, e, math.log(2.0)), True, absolute=LOG_FLOOR),
     "log10": Function(lambda x, f, e: _of_logarithm(x, e, math.log(10.0)), True,
                       absolute=LOG_FLOOR),
-    "log1p": Function(lambda x, f, e: _of_logarithm(1.0 + x, e, 1.0), True),
-    "tanh": Function(lambda x, f, e: e / np.cosh(np.minimum(_apart(x, e), 300.0)) ** 2, True),
+    "log1p": Function(lambda x, f, e: _of_logarithm(1.0 + x, e, 1.0), True,
+                      absolute=LOG_FLOOR + USUAL_FORMULA),
+    "tanh": Function(lambda x, f, e: e / np.cosh(np.minimum(_apart(x, e), 300.0)) ** 2, True,
+                     absolute=USUAL_FORMULA),
     "expit": Function(lambda x, f, e: e * _logistic_slope(_apart(x, e)), ulps_per_argument=1.173,
-                      absolute=8 * FLOAT32.u),
+                      absolute=USUAL_FORMULA),
     "erf": Function(lambda x, f, e: e * 2 / math.sqrt(math.pi)
                     * np.exp(-np.minimum(_apart(x, e), 25.0) ** 2), True),
     "sin": TURN,

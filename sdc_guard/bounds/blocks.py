@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sdc_guard.bounds import derived as derivation
-from sdc_guard.bounds.derived import Limits, rules_for
+from sdc_guard.bounds.derived import Formats, Limits, rules_for
 from sdc_guard.bounds.followed import Rules, storing_u
 from sdc_guard.bounds.gamma import gamma, own_rounding
 from sdc_guard.errors import UsageError
@@ -37,13 +37,14 @@ class Setting:
 
     reference: OfOperands
     arguments: Sequence[Any]
-    formats: Sequence[Format | None]
+    formats: Sequence[Formats]
     results: Sequence[Format | None]
     device: str
     interpreted: bool = False
 
     def rules(self, compute: str | None = None, products: str | None = None) -> Rules:
-        known = [f for f in self.formats if f is not None]
+        each = [f if isinstance(f, tuple) else (f,) for f in self.formats]
+        known = [f for formats in each for f in formats if f is not None]
         return rules_for(known, device=self.device, compute=compute, products=products,
                          interpreted=self.interpreted)
 

@@ -24,12 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from sdc_guard.bounds.followed import Followed, Rules, followed
+from sdc_guard.bounds.followed import Followed, Rules, cannot_follow, followed
 from sdc_guard.errors import UsageError
 from sdc_guard.formats import BFLOAT16, FLOAT16, FLOAT32, FLOAT64, TFLOAT32, Format
 
 Array = NDArray[Any]
 
+Formats = Format | tuple[Format | None, ...] | None
 TRUNCATED_UNIT = 4.0
 """Unit of a tensor core's accumulation, in u: see :mod:`sdc_guard.bounds.following`."""
 
@@ -105,7 +106,7 @@ def rules_for(
 def derive(
     reference: Callable[..., Any],
     arguments: Sequence[Any],
-    formats: Sequence[Format | None],
+    formats: Sequence[Formats],
     results: Sequence[Format | None],
     rules: Rules,
 ) -> list[Limits]:
@@ -114,7 +115,8 @@ def derive(
     Args:
         reference: computes the expected results from the arguments.
         arguments: float64 arrays for floating operands, anything else as it is.
-        formats: the format of each argument's elements, None for what is no floating operand.
+        formats: the format of each argument's elements, None for what is no floating operand, and
+            a tuple of them for a list of operands.
         results: the format that each result is stored in, None for integers and booleans.
         rules: what the kernel is taken to do.
 
@@ -122,9 +124,11 @@ def derive(
         UsageError: the reference does something that cannot be followed, or returns another number
             of results.
     """
-    rules.proof, rules.met_elementary = False, False
+    rules.proof = rules.met_elementary = rules.wrote = False
     with np.errstate(all="ignore"):
         contracts = _run(reference, arguments, formats, results, rules)
+        if rules.wrote:
+            _require_equal(contracts, reference(*arguments))
         if not rules.met_elementary:
             return [_limits(c, c) for c in contracts]
         rules.proof = True
@@ -135,17 +139,30 @@ def derive(
 def _run(
     reference: Callable[..., Any],
     arguments: Sequence[Any],
-    formats: Sequence[Format | None],
+    formats: Sequence[Formats],
     results: Sequence[Format | None],
     rules: Rules,
 ) -> list[Followed]:
-    inputs = [x if fmt is None else _operand(x, fmt, rules)
-              for x, fmt in zip(arguments, formats, strict=True)]
+    inputs = [_followed_argument(x, fmt, rules) for x, fmt in zip(arguments, formats, strict=True)]
     returned = reference(*inputs)
     found = list(returned) if isinstance(returned, (tuple, list)) else [returned]
     if len(found) != len(results):
         raise UsageError(f"the reference returns {len(found)} results, the operator {len(results)}")
     return [_stored(followed(x, rules), fmt) for x, fmt in zip(found, results, strict=True)]
+
+
+def _followed_argument(x: Any, fmt: Formats, rules: Rules) -> Any:
+    if isinstance(fmt, tuple):
+        return [_followed_argument(part, f, rules) for part, f in zip(x, fmt, strict=True)]
+    return x if fmt is None else _operand(x, fmt, rules)
+
+
+def _require_equal(found: Sequence[Followed], returned: Any) -> None:
+    """A view of a followed array does not see what is written to the array afterwards."""
+    plain = returned if isinstance(returned, (tuple, list)) else [returned]
+    for one, expected in zip(found, plain, strict=True):
+        if not np.array_equal(one.value, expected, equal_nan=True):
+            raise cannot_follow("writing into an array of which a view is in use")
 
 
 def _operand(x: Array, fmt: Format, rules: Rules) -> Followed:

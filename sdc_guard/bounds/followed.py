@@ -57,7 +57,8 @@ class Rules:
     rounding of other inputs of matrix products (TF32); ``product_u``: unit of their accumulation.
     ``interpreted``: the kernel runs in Triton's interpreter, which cuts fp32 off to bfloat16 where
     a device rounds (seen in Triton 3.6 to 3.9): 2 u.  ``proof``: which of the two limits of an
-    elementary function counts; ``met_elementary`` is set when one is met.
+    elementary function counts; ``met_elementary`` is set when one is met, ``wrote`` when the
+    reference writes into an array.
     """
 
     compute: Format
@@ -67,6 +68,7 @@ class Rules:
     interpreted: bool = False
     proof: bool = False
     met_elementary: bool = False
+    wrote: bool = False
 
 
 class Followed(NDArrayOperatorsMixin):
@@ -88,11 +90,11 @@ class Followed(NDArrayOperatorsMixin):
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any) -> Any:
         options = {k: v for k, v in options.items() if v is not None}
-        name = ufunc.__name__
+        name, (target,) = ufunc.__name__, options.pop("out", (None,))
         if method == "reduce" and name in ("add", "maximum", "minimum"):
             named = {"add": "sum", "maximum": "max", "minimum": "min"}[name]
             options.setdefault("axis", 0)
-            return getattr(followed(inputs[0], self.rules), named)(**options)
+            return _into(target, getattr(followed(inputs[0], self.rules), named)(**options))
         from sdc_guard.bounds.operations import UFUNCS
 
         rule = UFUNCS.get(name)
@@ -100,7 +102,7 @@ class Followed(NDArrayOperatorsMixin):
             how = "" if method == "__call__" else f".{method}"
             with_options = f" with {', '.join(options)}" if options else ""
             raise cannot_follow(f"np.{name}{how}{with_options}")
-        return rule(*(followed(x, self.rules) for x in inputs))
+        return _into(target, rule(*(followed(x, self.rules) for x in inputs)))
 
     def __array_function__(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         from sdc_guard.bounds.following import ARRAY_FUNCTIONS
@@ -136,9 +138,16 @@ class Followed(NDArrayOperatorsMixin):
         return self._both(lambda array: array[index])
 
     def __setitem__(self, index: Any, values: Any) -> None:
-        values, error = followed(values, self.rules), np.array(self.error)
-        self.value[index], error[index] = values.value, values.error
-        self.error = error
+        values = followed(values, self.rules).numbers()
+        value, error = np.array(self.value), np.array(self.error)
+        value[index], error[index] = values.value, values.error
+        self.value, self.error = value, error
+        self.rules.wrote = True
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(np.ndarray, name):
+            raise AttributeError(name)
+        raise cannot_follow(f"the method .{name}")
 
     def _both(self, change: Callable[[Array], Any]) -> Followed:
         """Work that moves elements without computing."""
@@ -186,7 +195,7 @@ class Followed(NDArrayOperatorsMixin):
         error = self.error + storing_u(fmt, self.rules.interpreted) * size + fmt.eta
         return Followed(self.value, finite(self.value, error, fmt), self.rules)
 
-    def sum(self, axis: Any = None, keepdims: bool = False, **other: Any) -> Followed:
+    def sum(self, axis: Any = None, *, keepdims: bool = False, **other: Any) -> Followed:
         refuse("sum", other)
         x, u = self.numbers(), self.rules.compute.u
         value = x.value.sum(axis, keepdims=keepdims)
@@ -199,37 +208,39 @@ class Followed(NDArrayOperatorsMixin):
         reach = finite(size, error, self.rules.compute)
         return Followed(value, np.where(known, 0.0, reach), self.rules)
 
-    def mean(self, axis: Any = None, keepdims: bool = False, **other: Any) -> Followed:
+    def mean(self, axis: Any = None, *, keepdims: bool = False, **other: Any) -> Followed:
         refuse("mean", other)
-        total = self.sum(axis, keepdims)
+        total = self.sum(axis, keepdims=keepdims)
         mean: Followed = total / float(self.value.size // max(total.size, 1))
         return mean
 
-    def max(self, axis: Any = None, keepdims: bool = False, **other: Any) -> Followed:
+    def max(self, axis: Any = None, *, keepdims: bool = False, **other: Any) -> Followed:
         refuse("max", other)
         x = self.numbers()
         return Followed(x.value.max(axis, keepdims=keepdims), x.error.max(axis, keepdims=keepdims),
                         self.rules)
 
-    def min(self, axis: Any = None, keepdims: bool = False, **other: Any) -> Followed:
+    def min(self, axis: Any = None, *, keepdims: bool = False, **other: Any) -> Followed:
         refuse("min", other)
         x = self.numbers()
         return Followed(x.value.min(axis, keepdims=keepdims), x.error.max(axis, keepdims=keepdims),
                         self.rules)
 
-    def var(self, axis: Any = None, ddof: int = 0, keepdims: bool = False, **other: Any
-            ) -> Followed:
+    def var(
+        self, axis: Any = None, *, ddof: int = 0, keepdims: bool = False, **other: Any
+    ) -> Followed:
         """The mean of the squared distances from the mean."""
         refuse("var", other)
         apart = self - self.mean(axis, keepdims=True)
-        total = (apart * apart).sum(axis, keepdims)
+        total = (apart * apart).sum(axis, keepdims=keepdims)
         num_terms = self.value.size // max(total.size, 1)
         variance: Followed = total / float(num_terms - ddof)
         return variance
 
-    def std(self, axis: Any = None, ddof: int = 0, keepdims: bool = False, **other: Any
-            ) -> Followed:
-        root: Any = np.sqrt(self.var(axis, ddof, keepdims, **other))
+    def std(
+        self, axis: Any = None, *, ddof: int = 0, keepdims: bool = False, **other: Any
+    ) -> Followed:
+        root: Any = np.sqrt(self.var(axis, ddof=ddof, keepdims=keepdims, **other))
         return root  # type: ignore[no-any-return]
 
     def clip(self, low: Any = None, high: Any = None) -> Followed:
@@ -238,6 +249,17 @@ class Followed(NDArrayOperatorsMixin):
 
     def dot(self, other: Any) -> Any:
         return np.dot(self, other)
+
+
+def _into(target: Any, result: Followed) -> Followed:
+    """What an operation in place leaves in its target."""
+    if target is None:
+        return result
+    if not isinstance(target, Followed) or target.shape != result.shape:
+        raise cannot_follow("an operation that writes into a plain array, or another shape")
+    target.value, target.error = result.value, result.error
+    target.rules.wrote = True
+    return target
 
 
 def storing_u(fmt: Format, interpreted: bool) -> float:
@@ -251,7 +273,8 @@ def refuse(name: str, options: dict[str, Any]) -> None:
     Raises:
         UsageError: there are others, and they say something.
     """
-    said = [k for k, v in options.items() if v is not None]
+    wide = (None, np.float64, np.dtype(np.float64), "float64")
+    said = [k for k, v in options.items() if not (v is None or (k == "dtype" and v in wide))]
     if said:
         raise cannot_follow(f"np.{name} with {', '.join(said)}")
 

@@ -162,7 +162,7 @@ def _norm(rules: Rules, x: Any, ord: Any = None, axis: Any = None, keepdims: boo
           ) -> Followed:
     if ord not in (None, 2) or (ord == 2 and axis is None and followed(x, rules).ndim != 1):
         raise cannot_follow(f"np.linalg.norm with ord={ord!r}")
-    return sqrt((x * x).sum(axis, keepdims))
+    return sqrt((x * x).sum(axis, keepdims=keepdims))
 
 
 def _average(rules: Rules, a: Any, axis: Any = None, weights: Any = None) -> Followed:

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sdc_guard import bits
 from sdc_guard.bounds.blocks import Setting, from_reference
-from sdc_guard.bounds.derived import Limits
+from sdc_guard.bounds.derived import Formats, Limits
 from sdc_guard.errors import UsageError
 from sdc_guard.formats import Format, format_of, is_covered_float
 from sdc_guard.ops import HostCall, Reference
@@ -51,16 +52,20 @@ def adapted(
         "bounds.ulps(4), and not None, which derives one from the reference")
 
 
-def _arguments(call: HostCall) -> tuple[list[Any], list[Format | None]]:
-    arguments: list[Any] = []
-    formats: list[Format | None] = []
-    for name in call.call.form.argument_names:
-        value = call[name]
-        is_tensor = isinstance(value, Tensor)
-        arguments.append(call.array(name) if is_tensor else value)
-        floats = is_tensor and is_covered_float(value.dtype)
-        formats.append(format_of(value.dtype) if floats else None)
-    return arguments, formats
+def _arguments(call: HostCall) -> tuple[list[Any], list[Formats]]:
+    pairs = [_argument(call[name]) for name in call.call.form.argument_names]
+    return [value for value, _ in pairs], [fmt for _, fmt in pairs]
+
+
+def _argument(value: Any) -> tuple[Any, Formats]:
+    """What the reference gets, and its format: arrays for tensors, lists of them for lists."""
+    if isinstance(value, Tensor):
+        floats = is_covered_float(value.dtype)
+        return bits.values(value), format_of(value.dtype) if floats else None
+    if isinstance(value, (list, tuple)) and any(isinstance(v, Tensor) for v in value):
+        pairs = [_argument(v) for v in value]
+        return [v for v, _ in pairs], tuple(f for _, f in pairs)  # type: ignore[misc]
+    return value, None
 
 
 def _of_call(

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from sdc_guard.ops import _registry, lookup, packet_name
 from sdc_guard.records import Verdict
 from sdc_guard_kernels.autotuned import NotUsed, autotuners, configurations, forced
 from tests.kernels import user_kernels
+from tests.kernels.compiled import ptx_of
 
 PAGE = ROOT / "docs" / "your_triton_kernel.md"
 EXAMPLE = ROOT / "examples" / "triton_rmsnorm_swiglu.py"
@@ -47,7 +49,7 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def run(code: str, folder: Any) -> subprocess.CompletedProcess[str]:
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     file = folder / "page.py"
     file.write_text(code, encoding="utf-8")
     path = os.pathsep.join([str(ROOT), str(ROOT / "kernels"), os.environ.get("PYTHONPATH", "")])
@@ -57,7 +59,7 @@ def run(code: str, folder: Any) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the page shows the interpreter's numbers")
-def test_the_page_s_code_runs_and_prints_what_the_page_shows(tmp_path: Any) -> None:
+def test_the_page_s_code_runs_and_prints_what_the_page_shows(tmp_path: Path) -> None:
     done = run("\n".join(blocks("python")), tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "".join(blocks("text"))
@@ -142,6 +144,17 @@ def test_the_tuner_is_left_as_it_was_also_by_an_error() -> None:
     tuner.cache.clear()
 
 
+def test_the_innermost_configuration_counts() -> None:
+    (tuner,) = autotuners(user_kernels.doubled_wrongly)
+    before = state_of(tuner)
+    first, wrong, _ = (config for _, config in configurations(tuner))
+    with forced(tuner, wrong):
+        with forced(tuner, first):
+            assert user_kernels.doubled_wrongly(X)[-1] == 2.0
+        assert user_kernels.doubled_wrongly(X)[-1] == 0.0
+    assert state_of(tuner) == before
+
+
 def test_tuners_are_found_where_a_launcher_names_them() -> None:
     tuner = user_kernels.double_kernel
 
@@ -167,6 +180,17 @@ def test_an_op_without_configurations_has_no_variants() -> None:
         reference=lambda x: x + 1, operands=("n",), outputs=("n",),
         name="test_user_kernel::plus_one")(user_kernels.plus_one)
     assert variants_of(op, torch.ones(5)) == []
+
+
+def test_triton_s_functions_are_the_instructions_that_the_contract_cites(tmp_path: Path) -> None:
+    assert user_kernels.__file__ is not None
+    ptx = ptx_of(
+        Path(user_kernels.__file__), "functions_kernel", tmp_path,
+        signature={"x_ptr": "*fp32", "y_ptr": "*fp32", "out_ptr": "*fp32"},
+        constants={"NUM": 128})
+    used = {i.removesuffix(".f32").removesuffix(".ftz") for i in re.findall(
+        r"\b(?:div|sqrt|rsqrt|ex2|lg2|sin|cos|tanh|rcp)\.\S*f32", ptx)}
+    assert used == {"div.full", "sqrt.approx", "rsqrt.approx", "ex2.approx"}
 
 
 @pytest.mark.gpu

@@ -65,3 +65,14 @@ def plus_one_again(x: Tensor) -> Tensor:
     out = torch.full_like(x, torch.nan)
     bare_kernel[(triton.cdiv(x.numel(), 32),)](x, out, x.numel(), BLOCK=32)
     return out
+
+
+@triton.jit
+def functions_kernel(x_ptr, y_ptr, out_ptr, NUM: tl.constexpr):  # type: ignore[no-untyped-def]
+    """What ``sdc_guard.bounds.approximate`` speaks of."""
+    i = tl.arange(0, NUM)
+    x = tl.load(x_ptr + i)
+    y = tl.load(y_ptr + i)
+    tl.store(out_ptr + i, x / y)
+    tl.store(out_ptr + NUM + i, tl.sqrt(x) + tl.rsqrt(y))
+    tl.store(out_ptr + 2 * NUM + i, tl.exp(x) * tl.exp2(y))

@@ -221,6 +221,23 @@ def test_a_gradient_and_a_fake_may_be_registered() -> None:
     assert guard.coverage.ops[0].op in ("aten.add", "test_public.with_grad")
 
 
+def test_a_list_of_tensors_is_a_list_of_arrays() -> None:
+    def right(parts: list[Tensor], scale: float) -> Tensor:
+        return torch.stack(list(parts)).sum(0) * scale
+
+    def wrong(parts: list[Tensor], scale: float) -> Tensor:
+        return torch.stack(list(parts[1:])).sum(0) * scale
+
+    def total(parts: list[Array], scale: float) -> Array:
+        return sum(parts[1:], parts[0]) * scale
+
+    x = operands()[0]
+    for function, found in ((right, []), (wrong, [Verdict.CORRUPTION])):
+        op = sdc_guard.checked(reference=total, operands=("m n",), outputs=("m n",),
+                               name=f"test_public::list_{function.__name__}")(function)
+        assert verdicts(guarded(lambda op=op: op([x, 2 * x, x.flip(0)], 0.1))) == found
+
+
 def test_large_calls_are_looked_at_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pipeline, "REFERENCE_WORK", 400)
     op, (x, weight) = launcher("large"), operands(rows=100)

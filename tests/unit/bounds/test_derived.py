@@ -270,13 +270,30 @@ def test_moved_elements_are_not_rounded(move: Callable[[Array], Any]) -> None:
     assert (found.contract == 0).all()
 
 
+def in_place(x: Array) -> Array:
+    total = np.zeros_like(x[:, 0])
+    for k in range(x.shape[1]):
+        total += x[:, k] * x[:, -k]
+    return total
+
+
+def row_by_row(x: Array) -> Array:
+    y = np.zeros_like(x)
+    for i, row in enumerate(x):
+        y[i] = row - row.mean()
+    y[0, 0] += 1.0
+    return y
+
+
 OTHERS: list[Callable[[Array], Any]] = [
     lambda x: np.cumsum(x, axis=1), lambda x: x.std(axis=0), lambda x: np.linalg.norm(x, axis=1),
     lambda x: np.outer(x[0], x[1]), lambda x: np.inner(x, x), lambda x: np.dot(x, x.T),
     lambda x: x**3 - x**-1, lambda x: np.add.reduce(x, axis=1), lambda x: np.average(x, axis=0),
     lambda x: np.log1p(np.exp(x)), lambda x: np.tanh(x) + np.sin(x) * np.cosh(x),
     lambda x: 1 - ((x > 0) & (x < 1)), lambda x: 2.0 / (np.ones_like(x) + x * x),
-    lambda x: np.full_like(x, 2.5) * x,
+    lambda x: np.full_like(x, 2.5) * x, lambda x: x.sum(axis=0, dtype=np.float64),
+    lambda x: in_place(x), lambda x: row_by_row(x),
+    lambda x: 2 / (1 + np.exp(-2 * x)) - np.tanh(x),
 ]
 
 
@@ -302,10 +319,30 @@ def test_the_same_in_fp32_is_inside(compute: Callable[[Array], Any]) -> None:
     (lambda x: x**1.7, "a power"),
     (lambda x: np.where(x > 0), "np.where with one argument"),
     (lambda x: np.sum(x, where=x > 0), "np.sum with where"),
+    (lambda x: x.argmax(-1), "the method .argmax"),
+    (lambda x: np.divide(x, 2.0, out=np.zeros((3, 3))), "an operation that writes"),
 ])
 def test_what_cannot_be_followed_is_named(reference: Callable[..., Any], named: str) -> None:
     with pytest.raises(UsageError, match=f"through {named}.*bounds.ulps"):
         limits_of(reference, np.eye(3))
+
+
+def test_a_view_that_misses_a_write_is_refused() -> None:
+    def through_a_view(x: Array) -> Array:
+        view = x[0]
+        x[0, 0] = 7.0
+        return view * 1.0
+
+    with pytest.raises(UsageError, match="writing into an array of which a view is in use"):
+        limits_of(through_a_view, np.eye(3))
+
+
+def test_the_usual_formula_for_tanh_keeps_its_contract() -> None:
+    x = np.concatenate([drawn(6, 2000, spread=6.0), np.linspace(-3, 3, 2000).astype(F)])
+    found = limits_of(np.tanh, x.astype(np.float64))
+    with np.errstate(over="ignore"):
+        sigmoid = over(F(1), F(1) + exp32(F(-2) * x.astype(F)))
+    assert (np.abs(F(2) * sigmoid - F(1) - found.expected) <= found.contract).all()
 
 
 def test_the_number_of_results_must_be_right() -> None:

@@ -19,6 +19,7 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 import triton
 
 import sdc_guard
+from sdc_guard.observe import launches as observed
 from sdc_guard.observe.launches import REASON, LaunchCounts
 from sdc_guard.ops import _registry
 from sdc_guard_kernels import launches
@@ -34,6 +35,7 @@ def table(monkeypatch: pytest.MonkeyPatch) -> None:
     _registry.discover()
     for name in ("_SPECS", "_OWNERS"):
         monkeypatch.setattr(_registry, name, dict(getattr(_registry, name)))
+    monkeypatch.setattr(observed, "_checked_launchers", set())
 
 
 @pytest.fixture
