@@ -15,32 +15,32 @@ import sdc_guard
 
 @triton.jit
 def rmsnorm_swiglu_kernel(
-    x_ptr, gate_ptr, weight_ptr, out_ptr, num_cols, stride_x, stride_gate, eps,
-    BLOCK: tl.constexpr, SHORT_BY: tl.constexpr,
+    x_ptr, gate_ptr, weight_ptr, out_ptr, stride_x, stride_gate, eps,
+    NUM_COLS: tl.constexpr, BLOCK: tl.constexpr, SHORT_BY: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)
     square_sum = 0.0
-    for start in range(0, num_cols, BLOCK):
+    for start in range(0, NUM_COLS, BLOCK):
         col = start + tl.arange(0, BLOCK)
-        x = tl.load(x_ptr + row * stride_x + col, mask=col < num_cols - SHORT_BY, other=0.0)
+        x = tl.load(x_ptr + row * stride_x + col, mask=col < NUM_COLS - SHORT_BY, other=0.0)
         x = x.to(tl.float32)
         square_sum += tl.sum(x * x, axis=0)
-    scale = tl.rsqrt(square_sum / num_cols + eps)
-    for start in range(0, num_cols, BLOCK):
+    scale = tl.rsqrt(square_sum / NUM_COLS + eps)
+    for start in range(0, NUM_COLS, BLOCK):
         col = start + tl.arange(0, BLOCK)
-        exists = col < num_cols - SHORT_BY
+        exists = col < NUM_COLS - SHORT_BY
         x = tl.load(x_ptr + row * stride_x + col, mask=exists, other=0.0).to(tl.float32)
         gate = tl.load(gate_ptr + row * stride_gate + col, mask=exists, other=0.0).to(tl.float32)
         weight = tl.load(weight_ptr + col, mask=exists, other=0.0).to(tl.float32)
         y = x * scale * weight * (gate * tl.sigmoid(gate))
-        tl.store(out_ptr + row * num_cols + col, y, mask=col < num_cols)
+        tl.store(out_ptr + row * NUM_COLS + col, y, mask=col < NUM_COLS)
 
 
 def launch(x: Tensor, gate: Tensor, weight: Tensor, eps: float, short_by: int) -> Tensor:
     out = torch.empty(x.shape, dtype=x.dtype, device=x.device)
     rmsnorm_swiglu_kernel[(x.shape[0],)](
-        x, gate, weight, out, x.shape[1], x.stride(0), gate.stride(0), eps,
-        BLOCK=64, SHORT_BY=short_by)
+        x, gate, weight, out, x.stride(0), gate.stride(0), eps,
+        NUM_COLS=x.shape[1], BLOCK=64, SHORT_BY=short_by)
     return out
 
 

@@ -72,6 +72,16 @@ def test_the_example_is_the_page_s_code() -> None:
         assert block.strip() in example
 
 
+def test_the_example_compiles_for_a_device(tmp_path: Path) -> None:
+    pointers = {f"{name}_ptr": "*bf16" for name in ("x", "gate", "weight", "out")}
+    ptx = ptx_of(
+        EXAMPLE, "rmsnorm_swiglu_kernel", tmp_path,
+        signature={**pointers, "stride_x": "i32", "stride_gate": "i32", "eps": "fp32"},
+        constants={"NUM_COLS": 100, "BLOCK": 64, "SHORT_BY": 0})
+    assert "rsqrt.approx" in ptx
+    assert re.search(r"cvt\.rn\.bf16", ptx)  # the result is rounded, not cut off
+
+
 def user_op(name: str, function: Any) -> Any:
     return sdc_guard.checked(
         reference=lambda x: 2.0 * x, operands=("n",), outputs=("n",),
