@@ -17,6 +17,8 @@ from sdc_guard.ops._axes import FIXED, Axes, AxesOf, Labels
 
 SIZES = (1, 2, 3, 7, 16, 17, 31, 33, 64, 65)
 """Lengths of drawn axes: one, small ones, and around the edges of blocks."""
+LARGEST = {3: 33, 4: 17, 5: 7}
+"""Largest length where there are so many axes, or more; fewer may have any."""
 NUM_DRAWN = 4
 FLOATS = (torch.float32, torch.bfloat16)
 SampleList = list[tuple[Any, tuple[Any, ...], dict[str, Any]]]
@@ -113,7 +115,7 @@ def work(axes: Axes, held: tuple[Tensor, ...], call: BoundCall) -> int:
 
 def drawn_calls(
     op: Any, operands: tuple[Operand, ...], dtypes: tuple[torch.dtype, ...],
-    generator: torch.Generator, dtype: torch.dtype,
+    generator: torch.Generator, dtype: torch.dtype, sizes: tuple[int, ...] = SIZES,
 ) -> SampleList:
     """Calls of an overload with operands of drawn sizes: normal numbers of size 1, integers 0 and
     1; other arguments have their default, else 0.5, 1 or False by their type.
@@ -122,16 +124,19 @@ def drawn_calls(
     """
     if dtype not in dtypes:
         return []
-    calls = (_drawn(op, operands, generator, dtype) for _ in range(NUM_DRAWN))
+    calls = (_drawn(op, operands, generator, dtype, sizes) for _ in range(NUM_DRAWN))
     return [(op, args, {}) for args in calls if args is not None]
 
 
 def _drawn(
-    op: Any, operands: tuple[Operand, ...], generator: torch.Generator, dtype: torch.dtype
+    op: Any, operands: tuple[Operand, ...], generator: torch.Generator, dtype: torch.dtype,
+    choices: tuple[int, ...],
 ) -> tuple[Any, ...] | None:
     labels = dict.fromkeys(x for operand in operands for x in operand.labels)
-    chosen = torch.randint(len(SIZES), (len(labels),), generator=generator).tolist()
-    sizes = {label: SIZES[i] for label, i in zip(labels, chosen, strict=True)}
+    largest = LARGEST.get(min(len(labels), max(LARGEST)), max(choices))
+    choices = tuple(size for size in choices if size <= largest)
+    chosen = torch.randint(len(choices), (len(labels),), generator=generator).tolist()
+    sizes = {label: choices[i] for label, i in zip(labels, chosen, strict=True)}
     strings = dict(zip(tensor_positions(op), operands, strict=False))
     form = form_of(op)
     args: list[Any] = []

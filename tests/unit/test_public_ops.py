@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,7 @@ from sdc_guard import bounds, pipeline
 from sdc_guard.errors import DuplicateOp, UsageError
 from sdc_guard.ops import _registry, lookup, packet_name
 from sdc_guard.records import Verdict
+from tests.meta.tree import ROOT
 
 Array = np.ndarray
 
@@ -286,6 +289,19 @@ def test_a_shape_that_the_axes_do_not_fit_is_told(caplog: pytest.LogCaptureFixtu
     assert guard.coverage.guard_errors == 1
     assert "'m n' names 2 axes, x has 3 dimensions" in caplog.text or (
         "'m .' names 2 axes, result 0 has 3 dimensions" in caplog.text)
+
+
+def test_blocks_are_loaded_when_they_are_used() -> None:
+    code = """
+import sys
+import sdc_guard
+from sdc_guard import bounds
+assert sdc_guard.bounds is bounds and "ulps" in bounds.__all__
+assert not {"torch", "numpy"} & set(sys.modules)
+assert all(getattr(bounds, name) for name in bounds.__all__)
+assert "triton" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
 
 
 def plain(x: Tensor) -> Tensor:
