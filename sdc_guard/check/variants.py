@@ -12,14 +12,17 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.plan import Plan
-from sdc_guard.check.reference import full_reference
+from sdc_guard.check.reference import sampled_reference
 from sdc_guard.records import Observation, Suspicion
 
-WITNESS = "variant"
+VARIANT_WORK = 2**26
+"""Operations that the reference of one variant may cost, a fraction of a second of NumPy; of a
+larger call it sees a window."""
 
 
 class Variant(NamedTuple):
@@ -36,16 +39,24 @@ class Variant(NamedTuple):
 
 
 def variant_suspicions(
-    plan: Plan, call: BoundCall, held: tuple[Tensor, ...]
+    plan: Plan,
+    call: BoundCall,
+    held: tuple[Tensor, ...],
+    generator: np.random.Generator | None = None,
 ) -> Iterator[Variant]:
     """Make a call in every variant of its op and judge each; nothing for an op without variants or
     without a reference.  One that does not take this call is left out.
+
+    Args:
+        plan: the plan of the call's site, whose results are ``held``.
+        generator: draws the window in which a large call is judged.
 
     Raises whatever a variant raises; each leaves its op as it was before.
     """
     spec = plan.spec
     if spec.variants is None or spec.reference is None:
         return
+    generator = generator or np.random.default_rng(0)
     for name, chosen in spec.variants():
         forced = _forced(call, name, chosen)
         try:
@@ -54,7 +65,7 @@ def variant_suspicions(
             if _is_not_used(error):
                 continue
             raise
-        found = full_reference(plan, forced, results)
+        _, found = sampled_reference(plan, forced, results, generator, VARIANT_WORK)
         yield Variant(name, Observation(forced, results), found[0] if found else None)
 
 

@@ -5,8 +5,9 @@ active.  Left out are launches that something else accounts for, told apart by w
 
 - inside a launcher that :func:`sdc_guard.checked` has decorated: its calls are checked;
 - by our own kernels, and by calls that the guard repeats;
-- by Inductor's graphs, which ``observe/compiled.py`` counts;
-- the autotuner's, which times configurations before the launch that counts.
+- of kernels that Inductor has made (``triton_...``), whose graphs ``observe/compiled.py`` counts; a
+  kernel of the user's that a compiled graph launches is counted here;
+- for timing, by Triton's autotuner or Inductor's.
 
 Triton is not imported for this: where nobody has imported it there is nothing to count.
 """
@@ -23,8 +24,9 @@ from sdc_guard.records import OpCoverage
 
 REASON = "a Triton launch outside of any checked launcher"
 _ACCOUNTED = ("sdc_guard_kernels.", "sdc_guard.check.", "sdc_guard.attribute.",
-              "sdc_guard.evidence.", "torch._inductor.")
+              "sdc_guard.evidence.", "torch._inductor.runtime.benchmarking")
 _BENCHMARKS = ("triton.testing",)
+_INDUCTOR, _MADE_BY_INDUCTOR = "torch._inductor.", "triton_"
 _LISTENER = "sdc_guard_kernels.launches"
 """Innermost on the stack whenever a launch is heard, so it says nothing."""
 _NAMED_AT_MOST = 3
@@ -39,13 +41,16 @@ def note_checked(launcher: Any) -> None:
         _checked_launchers.add(code)
 
 
-def _is_accounted_for(frame: FrameType | None) -> bool:
+def _is_accounted_for(name: str, frame: FrameType | None) -> bool:
+    is_made = name.startswith(_MADE_BY_INDUCTOR)
     while frame is not None:
         if frame.f_code in _checked_launchers:
             return True
         module = frame.f_globals.get("__name__") or ""
         accounted = module.startswith(_ACCOUNTED) or module in _BENCHMARKS
         if accounted and module != _LISTENER:
+            return True
+        if is_made and module.startswith(_INDUCTOR):
             return True
         frame = frame.f_back
     return False
@@ -78,7 +83,7 @@ class LaunchCounts:
         self._is_open = False
 
     def _heard(self, name: str) -> None:
-        if not _is_accounted_for(sys._getframe(1)):
+        if not _is_accounted_for(name, sys._getframe(1)):
             with self._lock:
                 self.counts[name] += 1
 

@@ -22,6 +22,7 @@ import sdc_guard
 from sdc_guard.attribute.arbitrate import arbitrate
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.cases import make_case
+from sdc_guard.check import variants
 from sdc_guard.check.plan import Plan, make_plan
 from sdc_guard.check.variants import Variant, variant_suspicions
 from sdc_guard.ops import _registry, lookup, packet_name
@@ -126,6 +127,17 @@ def test_a_wrong_configuration_is_arbitrated_as_itself() -> None:
     assert ruling.verdict is Verdict.CORRUPTION
     assert ruling.repeatable
     assert ruling.wrong.sum() == 1
+
+
+def test_large_calls_are_judged_in_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(variants, "VARIANT_WORK", 49)
+    op, x = user_op("windowed", user_kernels.doubled_wrongly), torch.arange(1.0, 51.0)
+    plan, call = call_of(op, x)
+    seen = [
+        [v.suspicion.witness for v in variant_suspicions(
+            plan, call, (2 * x,), np.random.default_rng(seed)) if v.suspicion]
+        for seed in range(8)]
+    assert ["sample"] in seen  # the window reached the last element
 
 
 def test_a_configuration_that_the_kernel_prunes_is_not_launched() -> None:

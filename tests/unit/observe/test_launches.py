@@ -99,11 +99,22 @@ def test_our_own_kernels_and_the_guard_s_repeats_are_not_counted(counts: LaunchC
         exec(code, {"__name__": module, "run": lambda: user_kernels.plus_one_again(X)})
 
     for module in ("sdc_guard.check.relations", "sdc_guard.attribute.arbitrate",
-                   "torch._inductor.output_code", "triton.testing"):
+                   "torch._inductor.runtime.benchmarking", "triton.testing"):
         launch_from(module)
     assert not counts.counts
     launch_from("sdc_guard.observe.mode")  # an operator that is watched, not repeated
     assert counts.counts == {"bare_kernel": 1}
+
+
+def test_inductor_s_own_kernels_are_counted_elsewhere(counts: LaunchCounts) -> None:
+    def launch_from(module: str, kernel: str) -> None:
+        exec("tell(kernel)", {"__name__": module, "tell": launches._tell, "kernel": kernel})
+
+    launch_from("torch._inductor.runtime.triton_heuristics", "triton_poi_fused_add_0")
+    assert not counts.counts
+    launch_from("torch._inductor.runtime.triton_heuristics", "the_users_kernel_0")
+    launch_from("the_users_module", "triton_of_mine")
+    assert counts.counts == {"the_users_kernel_0": 1, "triton_of_mine": 1}
 
 
 def test_other_threads_are_counted(counts: LaunchCounts) -> None:
