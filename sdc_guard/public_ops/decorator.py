@@ -123,12 +123,10 @@ def checked(
 
 
 def _as_operator(function: Any, name: str, mutates_args: Sequence[str]) -> Any:
-    if not callable(function):
-        raise UsageError(f"checked() decorates an operator or a function, not {function!r}")
     if not inspect.isfunction(function):
         raise UsageError(
-            f"checked() decorates the function that launches a kernel, not the kernel "
-            f"({type(function).__name__} {getattr(function, '__name__', '')!r})")
+            "checked() decorates an operator or the Python function that launches a kernel, "
+            f"kernel[grid](...), not {function!r}")
     full_name = name or f"{USER_NAMESPACE}::{function.__name__}"
     namespace, _, base = full_name.partition("::")
     if hasattr(getattr(torch.ops, namespace), base):

@@ -25,6 +25,7 @@ from sdc_guard.cases import make_case
 from sdc_guard.check import variants
 from sdc_guard.check.plan import Plan, make_plan
 from sdc_guard.check.variants import Variant, variant_suspicions
+from sdc_guard.errors import UsageError
 from sdc_guard.ops import _registry, lookup, packet_name
 from sdc_guard.records import Verdict
 from sdc_guard_kernels.autotuned import NotUsed, autotuners, configurations, forced
@@ -195,6 +196,12 @@ def test_tuners_are_found_where_a_launcher_names_them() -> None:
     for launcher in (by_closure, by_module, in_a_helper):
         assert autotuners(launcher) == [tuner]
     assert autotuners(nowhere) == []
+
+
+def test_it_is_the_launcher_that_is_decorated() -> None:
+    for kernel in (user_kernels.bare_kernel, user_kernels.double_kernel):
+        with pytest.raises(UsageError, match="the Python function that launches a kernel, .*object"):
+            user_op("a_kernel", kernel)
 
 
 def test_an_op_without_configurations_has_no_variants() -> None:
