@@ -112,6 +112,8 @@ def _compared(ufunc: Callable[..., Array]) -> Callable[[Followed, Followed], Fol
         a, b = a.numbers(), b.numbers()
         error = a.error + b.error
         unsure = (error > 0) & ~(np.abs(a.value - b.value) > error)
+        # A NaN compares as false, so which branch it takes depends on how the kernel asks.
+        unsure |= np.isnan(a.value) | np.isnan(b.value)
         return Followed(ufunc(a.value, b.value), unsure.astype(np.float64), a.rules)
 
     return rule

@@ -206,8 +206,9 @@ def test_a_branch_that_rounding_may_turn_allows_for_both_sides() -> None:
     found = limits_of(lambda x: np.where(x * 3.0 > 1.0, 7.0, -7.0), x)
     assert found.contract[0] >= 14.0
     assert found.contract[1] == 0.0
-    relu = limits_of(lambda x: np.where(x > 0, x, 0.0), np.array([-1.0, 2.0]))
-    assert (relu.contract == 0).all()
+    relu = limits_of(lambda x: np.where(x > 0, x, 0.0), np.array([-1.0, 2.0, np.nan, np.inf]))
+    assert (relu.contract[:2] == 0).all()
+    assert relu.unknown.tolist() == [False, False, True, False]
 
 
 def test_a_mask_of_infinities_is_exact() -> None:
