@@ -56,6 +56,7 @@ __all__ = [
     "UsageError",
     "Verdict",
     "__version__",
+    "bounds",
     "checked",
     "inject",
     "unwrap",
@@ -65,8 +66,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load a public name when it is first used, so that ``sdc-guard --help`` needs no torch."""
-    if name == "inject":  # fault models, which no guard imports
-        return import_module("sdc_guard.inject")
+    if name in ("bounds", "inject"):  # blocks for checked(); fault models, which no guard imports
+        return import_module(f"sdc_guard.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'sdc_guard' has no attribute {name!r}")
     value = getattr(import_module(f"sdc_guard.{_HOME[name]}"), name)

@@ -10,6 +10,7 @@ import dataclasses
 import importlib
 import pkgutil
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -146,6 +147,8 @@ ChecksumFn = Callable[[HostCall], tuple[F64, F64, F64, str] | None]
 SamplesFn = Callable[[torch.Generator, torch.dtype], list[tuple[Any, tuple[Any, ...], dict[str,
 Any]]]]
 """Representative calls ``(overload, args, kwargs)`` for a dtype; empty where the op has none."""
+VariantsFn = Callable[[], "Sequence[tuple[str, Callable[[], AbstractContextManager[None]]]]"]
+"""Names of the implementations that the op may choose between, each with what makes it take one."""
 
 
 def elementwise_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
@@ -169,7 +172,8 @@ class OpSpec:
     they come first when a budget is short.  ``window`` names axes along which a reference may be
     evaluated in part; ``streams`` says that the reference takes little memory however large the
     operands are.  ``scratch`` names results that hold no numbers.  ``samples`` makes calls for the
-    conformance, bound and power tests, hunts and sweeps.  ``takes_complex``: calls with complex
+    conformance, bound and power tests, hunts and sweeps.  ``variants``: the configurations of an
+    autotuned kernel, see ``check/variants.py``.  ``takes_complex``: calls with complex
     operands or results are checked by this spec too; without it they need one of their own
     (:func:`register_complex`), or are repeated and no more.
     """
@@ -192,6 +196,7 @@ class OpSpec:
     streams: bool = False
     scratch: tuple[int, ...] = ()
     samples: SamplesFn | None = None
+    variants: VariantsFn | None = None
     doc: str = ""
     takes_complex: bool = False
 
