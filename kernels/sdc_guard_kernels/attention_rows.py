@@ -291,4 +291,5 @@ def check_rows(
         query, key, value, query if mask is None else mask, out, out if lse is None else lse,
         plan.table, plan.factors, out_record, out_record if lse_record is None else lse_record,
         seed | SEED_BIT, plan.num_rows, CAUSAL=plan.causal, HAS_MASK=mask is not None,
-        HAS_LSE=lse is not None, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d, BLOCK_V=plan.block_v)
+        HAS_LSE=lse is not None, BLOCK_N=plan.block_n, BLOCK_D=plan.block_d,
+        BLOCK_V=plan.block_v, num_warps=8)

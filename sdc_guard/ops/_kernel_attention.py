@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from sdc_guard.bounds.attention import Machine
+from sdc_guard.bounds.attention import QUERY_BLOCK, Machine
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, format_of, is_covered_float
 from sdc_guard.ops._kernels import KernelCheck, KernelOf, KernelRun, Notes
 
 if TYPE_CHECKING:
+    from sdc_guard_kernels.attention_gradients import GradientFactors, Saved
     from sdc_guard_kernels.attention_rows import Factors, Operands
 
 MachineOf = Callable[[BoundCall], "Machine | None"]
 """The arithmetic of a call, or None where nothing can be said."""
 
-NUM_ROWS = 32
+NUM_ROWS = 16
 """Rows of each result that are recomputed."""
 
 MASK_NAMES = ("attn_mask", "attn_bias")
@@ -109,6 +110,92 @@ def attention_kernel(machine_of: MachineOf) -> KernelOf:
             out_record = notes.record(out_check)
             lse_record = None if lse is None else notes.record(lse_check)
             kernels.check_rows(plan, operands, held[0], lse, out_record, lse_record, notes.seed)
+
+        return run
+
+    return kernel
+
+
+def gradient_factors(
+    scale: float, sizes: tuple[int, int, int, int], sharing: int, out: torch.dtype, k: Machine
+) -> GradientFactors:
+    """The contract of :func:`sdc_guard.bounds.attention.backward_limits`, likewise.
+
+    Args:
+        sizes: numbers of queries and keys, sizes of a query and of a value.
+        sharing: number of heads that share a key.
+    """
+    from sdc_guard_kernels.attention_gradients import GradientFactors
+
+    num_queries, num_keys, head_size, value_size = sizes
+    c, blocks = abs(scale), math.ceil(num_queries / QUERY_BLOCK)
+    key_blocks = math.ceil(num_keys / k.key_block)
+    return GradientFactors(
+        scale, k.inputs + gamma(head_size + 6, k.u), k.u, k.acc.max / 2, k.contract_phi(),
+        difference=gamma(value_size + 1, k.u) + k.inputs,
+        underflow=2 * value_size * k.eta,
+        v=k.v, floor=k.eta_v + k.eta, tiny=k.acc.tiny,
+        order_q=gamma(num_keys + 4, k.u) + k.inputs + key_blocks * k.v,
+        absolute_q=2 * (1 + c) * num_keys * k.eta + key_blocks * k.eta_v,
+        order_k=gamma(num_queries + 4, k.u) + k.inputs + blocks * k.v,
+        absolute_k=sharing * (2 * (1 + c) * num_queries * k.eta + blocks * k.eta_v),
+        absolute_v=sharing * (2 * num_queries * k.eta + blocks * k.eta_v),
+        flush=k.eta_v + 2 * k.acc.tiny,
+        **dict(zip(("stored_u", "tail", "largest"), narrowed(format_of(out), k.acc),
+                   strict=True)))
+
+
+def _saved(call: BoundCall) -> Saved:
+    from sdc_guard_kernels.attention_gradients import Saved
+
+    name = "grad_out_" if call.get("grad_out_") is not None else "grad_out"
+    return Saved(call[name], call["out"], call["logsumexp"])
+
+
+def _fits(call: BoundCall, held: tuple[Tensor | None, ...], operands: Operands) -> bool:
+    """True where operands and results have the shapes that the kernels take."""
+    grad, out, lse = _saved(call)
+    query, key, value = operands[:3]
+    shape = (*query.shape[:3], value.shape[3])
+    results = zip(held[:3], (query, key, value), strict=False)
+    return (grad.shape == shape and out.shape == shape and lse.dim() in (3, 4)
+            and lse.shape[:2] == query.shape[:2] and lse.shape[2] >= query.shape[2]
+            and all(t is None or not t.numel() or t.shape == x.shape for t, x in results))
+
+
+def attention_backward_kernel(machine_of: MachineOf) -> KernelOf:
+    """Sampled rows of the gradients of queries, keys and values."""
+
+    def kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+        machine = machine_of(call)
+        operands = None if machine is None else _operands(call)
+        if machine is None or operands is None or not _fits(call, held, operands):
+            return None
+        from sdc_guard_kernels import attention_gradients as kernels
+
+        query, key, value = operands[:3]
+        gradients = tuple(t if t is not None and t.numel() else None for t in held[:3])
+        factors = gradient_factors(
+            scale_of(call),
+            (int(query.shape[2]), int(key.shape[2]), int(query.shape[3]), int(value.shape[3])),
+            int(query.shape[1] // key.shape[1]), query.dtype, machine)
+        plan = kernels.plan_gradients(operands, _saved(call), gradients, factors,
+                                      causal=bool(call["is_causal"]), num_samples=NUM_ROWS)
+        present = tuple(t is not None for t in gradients)
+        formula = "P (r |dP - d| + ...) and gamma of the product"
+        checks = [KernelCheck("sample", formula, i, "row") for i in range(3)]
+
+        def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
+            operands = _operands(call)
+            assert operands is not None
+            saved, seed = _saved(call), notes.seed
+            if present[0]:
+                kernels.check_query_rows(plan, operands, saved, held[0], notes.record(checks[0]),
+                                         seed)
+            if present[1] or present[2]:
+                dk, dv = (held[i] if present[i] else None for i in (1, 2))
+                records = [notes.record(checks[i]) if present[i] else None for i in (1, 2)]
+                kernels.check_key_rows(plan, operands, saved, dk, dv, *records, seed + 1)
 
         return run
 

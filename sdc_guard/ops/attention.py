@@ -24,6 +24,7 @@ from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_floa
 from sdc_guard.ops._axes import FIXED, Axes, Labels
 from sdc_guard.ops._kernel_attention import (
     MASK_NAMES,
+    attention_backward_kernel,
     attention_kernel,
     mask_name,
 )
@@ -361,7 +362,7 @@ FORWARD: dict[str, Any] = {
 }
 BACKWARD: dict[str, Any] = {
     "family": "attention", "axes": attention_axes, "symmetries": backward_symmetries,
-    "flops": backward_flops, "window": ("b", "h"),
+    "flops": backward_flops, "window": ("b", "h"), "kernel": attention_backward_kernel(_machine),
 }
 
 checked(aten._scaled_dot_product_flash_attention_for_cpu, samples=forward_samples, **FORWARD)(
