@@ -227,20 +227,20 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     note(out_record_ptr, tl.abs(got.to(tl.float64) - out), limit, row + tl.zeros_like(e), judged)
 
     if HAS_LSE:
-        lse = top + tl.log(length)
+        # One quantity, in the shape that a record takes.
+        index = (b * heads + h) * tl.load(table_ptr + 30) + m
+        place = index + tl.arange(0, 1).to(tl.int64)
+        zero = (place - index).to(tl.float64)
+        lse = top + tl.log(length) + zero
         log_error = tl.where(r < 1.0 / 1024, r / (1.0 - r), -tl.log(1.0 - r))
         limit = log_error + phi * tl.abs(tl.log(length)) + 3.0 * u * (tl.abs(top) + tl.abs(lse))
         limit += tl.load(factor_ptr + 12) * (tl.abs(lse) + limit) + tl.load(factor_ptr + 13)
         limit *= 1.0 + 1.0 / 1073741824
-        judged = (tl.max(lost, 0) == 0) & (empty == 0)
+        judged = (tl.max(lost, 0) + zero == 0.0) & (tl.where(empty, 1.0, 0.0) + zero == 0.0)
         judged = judged & (tl.abs(lse) + limit < tl.load(factor_ptr + 14))
         at = b * tl.load(table_ptr + 27) + h * tl.load(table_ptr + 28) + m * tl.load(table_ptr + 29)
         got = tl.load(lse_ptr + at).to(tl.float64)
-        index = (b * heads + h) * tl.load(table_ptr + 30) + m
-        # One quantity, in the shape that a record takes.
-        one = tl.arange(0, 1).to(tl.float64)
-        note(lse_record_ptr, tl.abs(got - lse) + one, limit + one, index + tl.arange(0, 1),
-             judged & (one == 0.0))
+        note(lse_record_ptr, tl.abs(got - lse), limit, place, judged)
 
 
 def block_of(size: int) -> int:
