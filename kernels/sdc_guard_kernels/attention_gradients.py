@@ -92,7 +92,7 @@ class Plan(NamedTuple):
     block_v: int
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _difference(s, delta, lse, dp, abs_dp, d, abs_d, factor_ptr):  # type: ignore[no-untyped-def]
     """For a row of pairs: ``P``, ``P g``, ``dS / c``, its error E, and 1 where nothing holds."""
     u = tl.load(factor_ptr + 2)
@@ -115,7 +115,7 @@ def _difference(s, delta, lse, dp, abs_dp, d, abs_d, factor_ptr):  # type: ignor
     return p, p * g, ds, error, lost
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _note_row(  # type: ignore[no-untyped-def]
     record_ptr, factor_ptr, got, exact, limit, magnitude, row, judged
 ):
@@ -170,9 +170,9 @@ def _query_rows_kernel(  # type: ignore[no-untyped-def]
     do = do.to(tl.float64)
     at = b * tl.load(table_ptr + 27) + h * tl.load(table_ptr + 28) + m * tl.load(table_ptr + 29)
     lse = tl.load(lse_ptr + at).to(tl.float64)
-    product = do * o.to(tl.float64)
-    row_dot = tl.sum(product, 0)
-    abs_dot = tl.sum(tl.abs(product), 0)
+    own = do * o.to(tl.float64)
+    row_dot = tl.sum(own, 0)
+    abs_dot = tl.sum(tl.abs(own), 0)
     keys = b * tl.load(table_ptr + 11) + shared * tl.load(table_ptr + 12)
     keys = keys + (d * tl.load(table_ptr + 14))[None, :]
     values = b * tl.load(table_ptr + 15) + shared * tl.load(table_ptr + 16)
@@ -201,7 +201,7 @@ def _query_rows_kernel(  # type: ignore[no-untyped-def]
         s, delta, largest_here = row_scores(q, k, addend, seen, factor_ptr)
         lost |= ((largest_here < largest_product) & (s < float("inf"))).to(tl.int32) == 0
         product = v * do[None, :]
-        _, _, ds, wrong, unknown = _difference(
+        _p, _pg, ds, wrong, unknown = _difference(
             s, delta, lse, tl.sum(product, 1), tl.sum(tl.abs(product), 1), row_dot, abs_dot,
             factor_ptr)
         lost |= unknown
@@ -256,13 +256,13 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
     lane = tl.arange(0, BLOCK).to(tl.int64)
     d = tl.arange(0, BLOCK_D).to(tl.int64)
     e = tl.arange(0, BLOCK_V).to(tl.int64)
-    at = b * tl.load(table_ptr + 11) + shared * tl.load(table_ptr + 12)
-    at += n * tl.load(table_ptr + 13)
-    k = tl.load(key_ptr + at + d * tl.load(table_ptr + 14), mask=d < head_size, other=0.0)
+    key_at = b * tl.load(table_ptr + 11) + shared * tl.load(table_ptr + 12)
+    key_at += n * tl.load(table_ptr + 13)
+    k = tl.load(key_ptr + key_at + d * tl.load(table_ptr + 14), mask=d < head_size, other=0.0)
     k = k.to(tl.float64)
-    at = b * tl.load(table_ptr + 15) + shared * tl.load(table_ptr + 16)
-    at += n * tl.load(table_ptr + 17)
-    v = tl.load(value_ptr + at + e * tl.load(table_ptr + 18), mask=e < value_size, other=0.0)
+    value_at = b * tl.load(table_ptr + 15) + shared * tl.load(table_ptr + 16)
+    value_at += n * tl.load(table_ptr + 17)
+    v = tl.load(value_ptr + value_at + e * tl.load(table_ptr + 18), mask=e < value_size, other=0.0)
     v = v.to(tl.float64)
 
     largest_product, phi = tl.load(factor_ptr + 3), tl.load(factor_ptr + 4)
@@ -322,9 +322,9 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
     if HAS_DK:
         scale = tl.abs(tl.load(factor_ptr))
         limit = scale * (dk_error * (1.0 + order) + order * dk_size) + tl.load(factor_ptr + 13)
-        at = b * tl.load(table_ptr + 38) + shared * tl.load(table_ptr + 39)
-        at += n * tl.load(table_ptr + 40)
-        got = tl.load(dk_ptr + at + d * tl.load(table_ptr + 41), mask=d < head_size, other=0.0)
+        dk_at = b * tl.load(table_ptr + 38) + shared * tl.load(table_ptr + 39)
+        dk_at += n * tl.load(table_ptr + 40)
+        got = tl.load(dk_ptr + dk_at + d * tl.load(table_ptr + 41), mask=d < head_size, other=0.0)
         # Each head has a largest dS of its own.
         _note_row(dk_record_ptr, factor_ptr, got, dk * tl.load(factor_ptr), limit,
                   scale * dk_size + tl.max(largest, 0) * sharing, row + tl.zeros_like(d),
@@ -332,9 +332,9 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
     if HAS_DV:
         limit = dv_error * (1.0 + order) + order * dv_size + tl.load(factor_ptr + 15) * abs_grad
         limit += tl.load(factor_ptr + 14)
-        at = b * tl.load(table_ptr + 42) + shared * tl.load(table_ptr + 43)
-        at += n * tl.load(table_ptr + 44)
-        got = tl.load(dv_ptr + at + e * tl.load(table_ptr + 45), mask=e < value_size, other=0.0)
+        dv_at = b * tl.load(table_ptr + 42) + shared * tl.load(table_ptr + 43)
+        dv_at += n * tl.load(table_ptr + 44)
+        got = tl.load(dv_ptr + dv_at + e * tl.load(table_ptr + 45), mask=e < value_size, other=0.0)
         _note_row(dv_record_ptr, factor_ptr, got, dv, limit, dv_size, row + tl.zeros_like(e),
                   known & (e < value_size))
 

@@ -90,13 +90,13 @@ class Plan(NamedTuple):
     block_v: int
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def growth(x):  # type: ignore[no-untyped-def]
     """An upper bound of ``e^x - 1`` for x >= 0, finite."""
     return tl.where(x <= 1.0, x + x * x, tl.exp(tl.minimum(x, 690.0)))
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def row_scores(q, k, mask, seen, factor_ptr):  # type: ignore[no-untyped-def]
     """Scores of q [D] with k [N, D]: (s, its error delta, the largest product), s -inf where not
     ``seen``; ``delta`` is finite wherever the operands are."""

@@ -83,7 +83,7 @@ class Plan(NamedTuple):
     kind: str
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _judge(  # type: ignore[no-untyped-def]
     record_ptr, factor_ptr, got, exact, size, operands, element, exists
 ):

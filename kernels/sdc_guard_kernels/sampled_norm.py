@@ -106,7 +106,7 @@ class Plan(NamedTuple):
     two_pass: bool
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def _offset(i, table_ptr, stride_ptr):  # type: ignore[no-untyped-def]
     """Address of element i of a group: its four indices by the sizes at ``table_ptr + 2``."""
     size_3, size_2, size_1 = (

@@ -20,7 +20,7 @@ SEED_BIT = 1 << 62
 """Set in every seed that is passed to a kernel, so that all seeds have one type there."""
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def draw(seed, counter, num):  # type: ignore[no-untyped-def]
     """Integers of ``0 ... num - 1``, one for each int64 ``counter``; all of them 0 for num = 1."""
     z = tl.cast(seed, tl.uint64) + (counter.to(tl.uint64) + 1) * 0x9E3779B97F4A7C15
@@ -30,7 +30,7 @@ def draw(seed, counter, num):  # type: ignore[no-untyped-def]
     return (z >> 1).to(tl.int64) % num
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def stratum(seed, counter, num_samples, num):  # type: ignore[no-untyped-def]
     """An element of stratum ``counter`` for each int64 counter, and whether there is one; elements
     are 0 where not.  ``num * num_samples`` must stay below 2^63."""

@@ -194,8 +194,10 @@ def attention_backward_kernel(machine_of: MachineOf) -> KernelOf:
                                          seed)
             if present[1] or present[2]:
                 dk, dv = (held[i] if present[i] else None for i in (1, 2))
-                records = [notes.record(checks[i]) if present[i] else None for i in (1, 2)]
-                kernels.check_key_rows(plan, operands, saved, dk, dv, *records, seed + 1)
+                dk_record, dv_record = (
+                    notes.record(checks[i]) if present[i] else None for i in (1, 2))
+                kernels.check_key_rows(plan, operands, saved, dk, dv, dk_record, dv_record,
+                                       seed + 1)
 
         return run
 

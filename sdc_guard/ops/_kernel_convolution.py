@@ -153,7 +153,8 @@ def _gradient_plans(call: BoundCall, held: tuple[Tensor, ...]) -> dict[int, Plan
         terms = num_roundings(device, dtype, num_images * math.prod(small.shape[2:]))
         plans[1] = kernels.plan_weight_gradients(
             held[1], large, small, shape, groups,
-            dot_factors(terms, dtype, u_in, (num_images + 1) * slow + extra), num_samples=NUM_SAMPLES)
+            dot_factors(terms, dtype, u_in, (num_images + 1) * slow + extra),
+            num_samples=NUM_SAMPLES)
     if held[2] is not None and held[2].numel():
         terms = num_roundings(device, dtype, num_images * math.prod(grad.shape[2:]))
         plans[2] = kernels.plan_bias_gradients(

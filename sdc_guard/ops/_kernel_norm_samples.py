@@ -35,11 +35,17 @@ class Described:
     terms: Format
 
 
-def is_judged(call: BoundCall) -> bool:
-    """True for the group norms that have a bound: those of a CPU."""
+def is_judged(call: BoundCall, *devices: str) -> bool:
+    """True for the group norms that have a bound, on one of the devices."""
     x = call["input"]
-    return (x.device.type == "cpu" and x.numel() > 0
+    return (x.device.type in devices and x.numel() > 0
             and all(is_covered_float(t.dtype) for _, t in call.tensors()))
+
+
+def adds_in_any_order(x: Tensor) -> bool:
+    """True where nothing is known of how a group norm merges its moments: channels-last kernels add
+    squares, and CUDA's Welford merges as its threads are laid out."""
+    return x.device.type != "cpu" or not x.is_contiguous()
 
 
 def _four(tensor: Tensor, channels: tuple[int, ...]) -> tuple[list[int], list[int]]:
@@ -178,7 +184,7 @@ def _moments(
 def group_norm_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
     """Sampled groups of a group norm."""
     x = call["input"]
-    if not is_judged(call) or not 2 <= x.dim() <= 5:
+    if not is_judged(call, "cpu", "cuda") or not 2 <= x.dim() <= 5:
         return None
     from sdc_guard_kernels import sampled_norm as kernels
 
@@ -187,15 +193,16 @@ def group_norm_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | 
     num = x.numel() // (int(x.shape[0]) * groups)
     factors = merged_factors(num, float(call["eps"]), accumulator_of(x.dtype),
                              format_of(out.dtype), format_of(mean.dtype),
-                             any_order=not x.is_contiguous())
+                             any_order=adds_in_any_order(x))
     plan = kernels.plan_groups(
         _image_groups(x, out, groups), mean, rstd, call["weight"], call["bias"], factors,
         two_pass=False, given=False, num_groups=NUM_GROUPS, num_elements=NUM_ELEMENTS)
     checks = [KernelCheck("sample", f, i) for i, f in enumerate(FORMULAS)]
 
     def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
-        out_record, mean_record, rstd_record = (notes.record(check) for check in checks)
-        kernels.check_groups(plan, call["input"], call["weight"], call["bias"], *held,
-                             (out_record, mean_record, rstd_record), notes.seed)
+        out, mean, rstd = held
+        records = (notes.record(checks[0]), notes.record(checks[1]), notes.record(checks[2]))
+        kernels.check_groups(plan, call["input"], call["weight"], call["bias"], out, mean, rstd,
+                             records, notes.seed)
 
     return run

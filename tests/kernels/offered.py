@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
-from sdc_guard_kernels.verdict import Verdict, new_records, read
 from torch import Tensor
 
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.ops._kernels import KernelCheck
-from sdc_guard.ops._registry import all_specs
+from sdc_guard.ops._registry import HostCall, all_specs
+from sdc_guard_kernels.verdict import Verdict, new_records, read
 
 T = TypeVar("T")
 
@@ -60,19 +61,51 @@ def on_device(call: BoundCall) -> BoundCall:
         t.shape, t.stride(), dtype=t.dtype, device="cuda").copy_(t))
 
 
-def flipped(held: tuple[Tensor, ...], output: int, element: int, *, bit: int | None = None
-            ) -> tuple[Tensor, ...]:
-    """The results with one bit of one element (in C order) turned: its top exponent bit but one
-    unless given."""
+def flipped(held: tuple[Tensor, ...], output: int, element: int) -> tuple[Tensor, ...]:
+    """The results with the top exponent bit of one element (in C order) turned."""
     changed = [None if t is None else t.clone() for t in held]
     target = changed[output]
     assert target is not None
     size = target.element_size() * 8
     whole = {16: torch.int16, 32: torch.int32, 64: torch.int64}[size]
-    place = torch.tensor(element)
-    index = tuple(int(i) for i in torch.unravel_index(place, tuple(target.shape)))
+    index = np.unravel_index(element, tuple(target.shape))
     value = target[index].reshape(1).clone()
-    image = value.view(whole)
-    image ^= torch.tensor(1 << (size - 3 if bit is None else bit), dtype=whole)
+    value.view(whole).bitwise_xor_(torch.tensor(1 << (size - 2), dtype=whole))
     target[index] = value[0]
-    return tuple(changed)  # type: ignore[return-value]
+    return tuple(changed)  # type: ignore[arg-type]
+
+
+def drawn(seed: int, num_samples: int, num: int) -> list[int]:
+    """The elements that ``sdc_guard_kernels.sampling.stratum`` takes, in Python's integers."""
+    found = []
+    for counter in range(min(num_samples, num)):
+        first, last = (c * num // min(num_samples, num) for c in (counter, counter + 1))
+        z = ((seed | 1 << 62) + (counter + 1) * 0x9E3779B97F4A7C15) % 2**64
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            z = (z ^ z >> shift) * factor % 2**64
+        found.append(first + ((z ^ z >> 31) >> 1) % (last - first))
+    return found
+
+
+def off_by(
+    call: BoundCall, held: tuple[Tensor, ...], share: float
+) -> list[tuple[KernelCheck, Verdict]]:
+    """The verdicts on float64 results that miss the host's expected values by ``share`` of the
+    host's contract, in the layout of the held ones."""
+    spec = next(s for s in all_specs() if s.packet == call.form.packet)
+    assert spec.kernel is not None
+    assert spec.reference is not None
+    run = spec.kernel(call, held)
+    assert run is not None
+    shifted = []
+    for tensor, expected in zip(held, spec.reference(HostCall(call, held)), strict=True):
+        if tensor is None or expected is None:
+            shifted.append(tensor)
+            continue
+        limit = np.where(np.isfinite(expected.contract), expected.contract, 0.0)
+        image = torch.empty_strided(tensor.shape, tensor.stride(), dtype=torch.float64)
+        shifted.append(image.copy_(torch.from_numpy(
+            np.broadcast_to(expected.expected + share * limit, tuple(tensor.shape)).copy())))
+    notes = Noted()
+    run(call, tuple(shifted), notes)
+    return notes.verdicts()
