@@ -2,8 +2,8 @@
 
 A group of D channels of one image is a row of ``D * H * W`` elements, normalised like a row of
 layer norm (:mod:`sdc_guard.bounds.norms`, whose moments and gradients ATen's contiguous kernels
-share).  Channels-last kernels add x and x^2 and subtract the squared mean, and CUDA's merge as their
-threads are laid out: the generous form of the moments, for proof and contract.  Gradients are
+share).  Channels-last kernels add x and x^2 and subtract the squared mean, and CUDA's merge as
+their threads are laid out: the generous form of the moments, for proof and contract.  Gradients are
 judged on a CPU alone.  Half formats keep mean and reciprocal deviation in the format of
 the parameters.
 

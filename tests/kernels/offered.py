@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -109,3 +110,9 @@ def off_by(
     notes = Noted()
     run(call, tuple(shifted), notes)
     return notes.verdicts()
+
+
+def some_slow(names: Iterable[str], num_fast: int = 4) -> list[Any]:
+    """Parameters of a test: the first ones, and the others marked as slow."""
+    return [name if i < num_fast else pytest.param(name, marks=pytest.mark.slow)
+            for i, name in enumerate(names)]

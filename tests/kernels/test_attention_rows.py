@@ -28,10 +28,10 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 import sdc_guard_kernels
 from sdc_guard_kernels import attention_gradients as gradients_module
 from sdc_guard_kernels import attention_rows as rows_module
+from tests.kernels.offered import bound, drawn, flipped, judged, off_by, on_device, some_slow
 
-from tests.kernels.offered import bound, drawn, flipped, judged, off_by, on_device
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow),
+          pytest.param(torch.float16, marks=pytest.mark.slow))
 ROWS = 3
 aten = torch.ops.aten
 FORWARD = aten._scaled_dot_product_flash_attention_for_cpu.default
@@ -89,9 +89,9 @@ def assert_found(call: BoundCall, held: tuple[Tensor, ...], elements: list[int])
     assert over == elements
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("layout", range(4))
-def test_values_and_limits_are_those_of_the_host(layout: int, dtype: torch.dtype) -> None:
+def test_values_and_limits_are_those_of_the_host(layout: int) -> None:
+    dtype = (torch.bfloat16, torch.float32)[layout % 2]
     q, k, v = operands(2, 2, 2, 5, 70, 6, dtype=dtype, layout=layout)
     mask = torch.randn(5, 70, generator=torch.Generator().manual_seed(2)).to(dtype)
     call, held = made(q, k, v, causal=layout == 1, mask=mask if layout % 2 == 0 else None,
@@ -102,7 +102,7 @@ def test_values_and_limits_are_those_of_the_host(layout: int, dtype: torch.dtype
     assert_found(back, gradients, [6 * ROWS] * 3)
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(
     batch=st.integers(1, 2), shared=st.integers(1, 2), queries=st.integers(1, 5),
     keys=st.integers(1, 40), size=st.integers(1, 18), causal=st.booleans(),
@@ -124,15 +124,13 @@ def test_any_shape(
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_silent_on_aten_and_loud_on_a_flipped_bit(dtype: torch.dtype) -> None:
     for make in (forward_samples, backward_samples):
-        for i, (op, args, kwargs) in enumerate(make(torch.Generator().manual_seed(3), dtype)):
+        for i, (op, args, kwargs) in enumerate(make(torch.Generator().manual_seed(3), dtype)[::2]):
             call = bound(op, args, kwargs)
             held = call.run()
             verdicts = judged(call, held)
             assert verdicts
             assert all(v.num_over == 0 for _, v in verdicts)
-            if i % 2:
-                continue
-            check, _ = verdicts[i // 2 % len(verdicts)]
+            check, _ = verdicts[i % len(verdicts)]
             size = held[check.output].shape[-1] if check.unit == "row" else 1
             seed = 2 if make is backward_samples and check.output else 1
             row = drawn(seed, ROWS, held[check.output].numel() // size)[-1]
@@ -189,7 +187,7 @@ ROW_MUTANTS: dict[str, tuple[str, str]] = {
     "last block dropped": ("range(0, num_keys, BLOCK_N)", "range(0, num_keys - 1, BLOCK_N)"),
     "causal mask off by one": ("(n <= m)", "(n < m)"),
     "mask ignored": ("* scale + mask", "* scale"),
-    "wrong stride": ("(d * tl.load(table_ptr + 14))", "(d * tl.load(table_ptr + 13))"),
+    "wrong stride": ("+ m * tl.load(table_ptr + 9)", "+ m * tl.load(table_ptr + 8)"),
     "accumulates the last block alone": ("out += tl.sum", "out = tl.sum"),
     "another head": ("shared = h //", "shared = (h + 1) % heads //"),
     "low precision": ("p = tl.where(counts, tl.exp(-distance), 0.0)",
@@ -215,13 +213,13 @@ def mutant_case() -> tuple[BoundCall, tuple[Tensor, ...]]:
     return made(q, k, v, mask=mask)
 
 
-@pytest.mark.parametrize("mutant", ROW_MUTANTS)
+@pytest.mark.parametrize("mutant", some_slow(ROW_MUTANTS))
 def test_a_broken_kernel_of_rows_is_seen(
     mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = load_variant(rows_module, tmp_path, ROW_MUTANTS[mutant])
     monkeypatch.setattr(sdc_guard_kernels, "attention_rows", broken)
-    monkeypatch.setattr(adapter, "NUM_ROWS", 6)
+    monkeypatch.setattr(adapter, "NUM_ROWS", 4)
     call, held = mutant_case()
     if "causal" in mutant:
         call, held = made(*(call[n] for n in ("query", "key", "value")), causal=True)
@@ -229,13 +227,13 @@ def test_a_broken_kernel_of_rows_is_seen(
     assert any(v.num_over > 0 for v in verdicts)
 
 
-@pytest.mark.parametrize("mutant", GRADIENT_MUTANTS)
+@pytest.mark.parametrize("mutant", some_slow(GRADIENT_MUTANTS))
 def test_a_broken_kernel_of_gradients_is_seen(
     mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = load_variant(gradients_module, tmp_path, GRADIENT_MUTANTS[mutant])
     monkeypatch.setattr(sdc_guard_kernels, "attention_gradients", broken)
-    monkeypatch.setattr(adapter, "NUM_ROWS", 6)
+    monkeypatch.setattr(adapter, "NUM_ROWS", 4)
     call, held = mutant_case()
     if "causal" in mutant:
         call, held = made(*(call[n] for n in ("query", "key", "value")), causal=True)
@@ -258,6 +256,7 @@ def test_it_compiles_to_64_bit_arithmetic(tmp_path: Path) -> None:
     assert {name.rpartition(".")[2] for name in float_arithmetic(ptx)} == {"f64"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.system() != "Linux", reason="triton compiles on Linux only")
 def test_gradients_compile_to_64_bit_arithmetic(tmp_path: Path) -> None:
     assert gradients_module.__file__ is not None

@@ -26,11 +26,11 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 from sdc_guard_kernels import sampled_convolution as module
 from sdc_guard_kernels.sampled_convolution import Factors, Window
 from sdc_guard_kernels.verdict import Verdict, new_records, read
-
-from tests.kernels.offered import bound, drawn, flipped, judged, off_by, on_device
+from tests.kernels.offered import bound, drawn, flipped, judged, off_by, on_device, some_slow
 
 EXACT = Factors(0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1e300)
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow),
+          pytest.param(torch.float16, marks=pytest.mark.slow))
 aten = torch.ops.aten
 
 
@@ -89,8 +89,8 @@ def case(name: str) -> tuple[Tensor, Tensor, Tensor | None, tuple[Any, ...]]:
     return whole(*x), whole(*w, seed=2), whole(channels, seed=3) if has_bias else None, rest
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "layout"), [*zip(CASES, LAYOUTS, strict=False),
+                                              ("transposed 1d", "space reversed")])
 def test_every_element_is_exact(name: str, layout: str) -> None:
     x, w, b, rest = case(name)
     x, w = LAYOUTS[layout](x), LAYOUTS["space reversed"](w) if layout != "contiguous" else w
@@ -106,7 +106,7 @@ def test_every_element_is_exact(name: str, layout: str) -> None:
     assert (found.place, found.num_over) == (place, 1)
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(data=st.data())
 def test_any_geometry(data: st.DataObject) -> None:
     rank = data.draw(st.integers(1, 3))
@@ -163,7 +163,7 @@ def test_gradients_are_exact(name: str) -> None:
 @pytest.mark.parametrize("make", [samples, backward_samples])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_silent_on_aten_and_loud_on_a_flipped_bit(dtype: torch.dtype, make: Any) -> None:
-    calls = make(torch.Generator().manual_seed(3), dtype)
+    calls = make(torch.Generator().manual_seed(3), dtype)[:: 1 + (make is backward_samples)]
     for i, (op, args, kwargs) in enumerate(calls):
         call = bound(op, args, kwargs)
         held = call.run()
@@ -178,7 +178,7 @@ def test_silent_on_aten_and_loud_on_a_flipped_bit(dtype: torch.dtype, make: Any)
         assert (wrong[check].place, wrong[check].num_over) == (place, 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32], ids=str)
 @pytest.mark.parametrize("make", [samples, backward_samples])
 def test_the_limit_is_the_contract_of_the_bounds(make: Any, dtype: torch.dtype) -> None:
     for op, args, kwargs in make(torch.Generator().manual_seed(4), dtype)[1:6:2]:
@@ -270,7 +270,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", some_slow(MUTANTS))
 def test_a_broken_kernel_is_seen(mutant: str, tmp_path: Path) -> None:
     broken = load_variant(module, tmp_path, MUTANTS[mutant])
     if mutant == "low precision":
@@ -281,7 +281,7 @@ def test_a_broken_kernel_is_seen(mutant: str, tmp_path: Path) -> None:
         assert forward_verdict(out, x, w, None, rest, kernels=broken).num_over > 0
         return
     found = 0
-    for name in ("1d", "2d", "long", "transposed"):
+    for name in ("2d", "long", "transposed"):
         x, w, b, rest = case(name)
         found += forward_verdict(forward(x, w, b, *rest), x, w, b, rest, kernels=broken,
                                  num_samples=24).num_over

@@ -10,7 +10,6 @@ import math
 import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -31,10 +30,10 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 import sdc_guard_kernels
 from sdc_guard_kernels import sampled_norm as module
+from tests.kernels.offered import Noted, bound, drawn, flipped, judged, off_by, on_device, some_slow
 
-from tests.kernels.offered import Noted, bound, drawn, flipped, judged, off_by, on_device
-
-DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+DTYPES = (torch.float32, torch.bfloat16, pytest.param(torch.float64, marks=pytest.mark.slow),
+          pytest.param(torch.float16, marks=pytest.mark.slow))
 GROUPS, ELEMENTS = 3, 16
 aten = torch.ops.aten
 
@@ -94,8 +93,8 @@ def assert_found(call: BoundCall, held: tuple[Tensor, ...], num: list[int]) -> N
     assert [verdict.num_over for _, verdict in off_by(call, held, -1.05)] == num
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "dtype"), [*zip(
+    LAYOUTS, [torch.float32, torch.bfloat16] * 3, strict=False)])
 def test_values_and_limits_are_those_of_the_host(layout: str, dtype: torch.dtype) -> None:
     x = LAYOUTS[layout](drawn_values(3, 6, 4, 5, dtype=dtype))
     for training in (True, False):
@@ -105,7 +104,7 @@ def test_values_and_limits_are_those_of_the_host(layout: str, dtype: torch.dtype
     assert_found(call, held, [GROUPS * ELEMENTS, GROUPS, GROUPS])
 
 
-@settings(max_examples=5)
+@settings(max_examples=4)
 @given(
     images=st.integers(1, 4), groups=st.integers(1, 3), size=st.integers(1, 3),
     space=st.lists(st.integers(1, 5), max_size=3), layout=st.sampled_from(sorted(LAYOUTS)),
@@ -153,7 +152,8 @@ def test_own_rounding_is_part_of_the_factors() -> None:
 def test_silent_on_aten_and_loud_on_a_flipped_bit(dtype: torch.dtype, packet: str) -> None:
     spec = next(s for s in all_specs() if s.packet == packet)
     assert spec.samples is not None
-    for i, (op, args, kwargs) in enumerate(spec.samples(torch.Generator().manual_seed(3), dtype)):
+    calls = spec.samples(torch.Generator().manual_seed(3), dtype)[::2]
+    for i, (op, args, kwargs) in enumerate(calls):
         call = bound(op, args, kwargs)
         held = call.run()
         verdicts = judged(call, held)
@@ -208,7 +208,7 @@ def test_non_finite_numbers_and_the_ends_of_the_range() -> None:
             there = x.clone()
             there.view(-1)[5] = bad  # what a group with it gives is not judged
             assert all(v.num_over == 0 for _, v in judged(*make(there)) or [])
-        for scale in (1e-42, 1e-22, 1e20, 1e37):
+        for scale in (1e-42, 1e-22, 1e20):
             assert all(v.num_over == 0 for _, v in judged(*make(x * scale)) or [])
         assert all(v.num_over == 0 for _, v in judged(*make(torch.zeros_like(x) * -1)) or [])
 
@@ -218,7 +218,8 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "last block dropped": ("range(0, num, BLOCK)", "range(0, num - 1, BLOCK)"),
     "masked elements count": ("tl.where(i < num, x - mean, 0.0)", "x - mean"),
     "accumulates the last block alone": ("total += x", "total = x"),
-    "wrong stride": ("i % size_2 * tl.load(stride_ptr + 2)", "i % size_2 * tl.load(stride_ptr + 3)"),
+    "wrong stride": ("i % size_2 * tl.load(stride_ptr + 2)",
+                     "i % size_2 * tl.load(stride_ptr + 3)"),
     "another group": ("g_0 * tl.load(table_ptr + 6)", "(g_0 * 0) * tl.load(table_ptr + 6)"),
     "low precision": ("squared += deviation * deviation",
                       "squared += (deviation * deviation).to(tl.float16).to(tl.float64)"),
@@ -227,7 +228,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("mutant", MUTANTS)
+@pytest.mark.parametrize("mutant", some_slow(MUTANTS))
 def test_a_broken_kernel_is_seen(
     mutant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,8 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 import triton
 import triton.language as tl
-from sdc_guard_kernels.sampling import SEED_BIT, draw, stratum
 
+from sdc_guard_kernels.sampling import SEED_BIT, draw, stratum
 from tests.kernels.offered import drawn
 
 
