@@ -186,7 +186,9 @@ def _query_rows_kernel(  # type: ignore[no-untyped-def]
     largest = tl.zeros((BLOCK,), dtype=tl.float64)
     lost = tl.zeros((BLOCK,), dtype=tl.int32)
     lost |= (tl.abs(lse) < float("inf")).to(tl.int32) == 0
-    for start in range(0, num_keys, BLOCK):
+    # Not `range`: its bound would have to be a launch argument in the interpreter of 3.6.
+    start = num_keys * 0
+    while start < num_keys:
         n = start + lane
         exists = n < num_keys
         k = tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
@@ -210,6 +212,7 @@ def _query_rows_kernel(  # type: ignore[no-untyped-def]
         size += tl.sum(tl.abs(ds)[:, None] * tl.abs(k), 0)
         error += tl.sum(wrong[:, None] * tl.abs(k), 0)
         largest = tl.maximum(largest, tl.abs(ds))
+        start += BLOCK
     scale = tl.abs(tl.load(factor_ptr))
     order = tl.load(factor_ptr + 10)
     limit = scale * (error * (1.0 + order) + order * size) + tl.load(factor_ptr + 11)
@@ -276,7 +279,8 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
     largest = tl.zeros((BLOCK,), dtype=tl.float64)
     lost = tl.zeros((BLOCK,), dtype=tl.int32)
     # One loop over the queries of all heads that share the key.
-    for start in range(0, sharing * queries, BLOCK):
+    start = sharing * queries * 0
+    while start < sharing * queries:
         index = start + lane
         exists = index < sharing * queries
         m = index % queries
@@ -317,6 +321,7 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
         dv_error += tl.sum(grown[:, None] * tl.abs(do), 0)
         abs_grad += tl.sum(tl.abs(do), 0)
         largest = tl.maximum(largest, tl.abs(ds))
+        start += BLOCK
     known = tl.max(lost, 0) == 0
     order = tl.load(factor_ptr + 12)
     if HAS_DK:

@@ -156,7 +156,9 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     # Lanes that hold no key leave 0 and -inf behind.
     top_lane = tl.full((BLOCK_N,), float("-inf"), dtype=tl.float64)
     lost = tl.zeros((BLOCK_N,), dtype=tl.int32)
-    for start in range(0, num_keys, BLOCK_N):
+    # Not `range`: its bound would have to be a launch argument in the interpreter of 3.6.
+    start = num_keys * 0
+    while start < num_keys:
         n = start + lane
         exists = n < num_keys
         k = tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
@@ -170,6 +172,7 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
         # Comparisons with NaN are false.
         lost |= ((product < largest_product) & (s < float("inf"))).to(tl.int32) == 0
         top_lane = tl.maximum(top_lane, s)
+        start += BLOCK_N
     top = tl.max(top_lane, 0)
     empty = (top > float("-inf")) == 0
     top = tl.where(empty, 0.0, top)
@@ -180,7 +183,8 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     plain = tl.zeros((BLOCK_V,), dtype=tl.float64)
     grown = tl.zeros((BLOCK_V,), dtype=tl.float64)
     abs_values = tl.zeros((BLOCK_V,), dtype=tl.float64)
-    for start in range(0, num_keys, BLOCK_N):
+    start = num_keys * 0
+    while start < num_keys:
         n = start + lane
         exists = n < num_keys
         k = tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
@@ -205,6 +209,7 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
         plain += tl.sum(p[:, None] * tl.abs(v), 0)
         grown += tl.sum(pg[:, None] * tl.abs(v), 0)
         abs_values += tl.sum(tl.abs(v), 0)
+        start += BLOCK_N
 
     length = tl.where(empty, 1.0, tl.sum(total, 0))
     phi = tl.load(factor_ptr + 4)

@@ -149,7 +149,9 @@ def _sum_kernel(  # type: ignore[no-untyped-def]
     size = tl.zeros((SAMPLES, BLOCK), dtype=tl.float64)
     operands = tl.zeros((SAMPLES, BLOCK), dtype=tl.float64)
     lane = tl.arange(0, BLOCK).to(tl.int64)
-    for start in range(0, num_terms, BLOCK):
+    # Not `range`: its bound would have to be a launch argument in the interpreter of 3.6.
+    start = num_terms * 0
+    while start < num_terms:
         term = start + lane
         c = term // num_taps
         tap = term % num_taps
@@ -174,6 +176,7 @@ def _sum_kernel(  # type: ignore[no-untyped-def]
         total += product
         size += tl.abs(product)
         operands += tl.abs(x) + tl.abs(w)
+        start += BLOCK
 
     exact, abs_sum, abs_operands = tl.sum(total, 1), tl.sum(size, 1), tl.sum(operands, 1)
     if HAS_BIAS:
@@ -246,7 +249,8 @@ def _correlation_kernel(  # type: ignore[no-untyped-def]
     size = tl.zeros((SAMPLES, BLOCK), dtype=tl.float64)
     operands = tl.zeros((SAMPLES, BLOCK), dtype=tl.float64)
     lane = tl.arange(0, BLOCK).to(tl.int64)
-    for start in range(0, num_terms, BLOCK):
+    start = num_terms * 0
+    while start < num_terms:
         term = start + lane
         n = term // positions
         p = term % positions
@@ -273,6 +277,7 @@ def _correlation_kernel(  # type: ignore[no-untyped-def]
             product = product * x
         total += product
         size += tl.abs(product)
+        start += BLOCK
     _judge(record_ptr, factor_ptr, got, tl.sum(total, 1), tl.sum(size, 1), tl.sum(operands, 1),
            element, exists)
 

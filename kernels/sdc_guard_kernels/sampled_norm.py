@@ -168,23 +168,28 @@ def _norm_kernel(  # type: ignore[no-untyped-def]
         total = tl.zeros((BLOCK,), dtype=tl.float64)
         abs_total = tl.zeros((BLOCK,), dtype=tl.float64)
         largest = tl.zeros((BLOCK,), dtype=tl.float64)
-        for start in range(0, num, BLOCK):
+        # Not `range`: its bound would have to be a launch argument in the interpreter of 3.6.
+        start = num * 0
+        while start < num:
             i = start + lane
             at = _offset(i, table_ptr, table_ptr + 8)
             x = tl.load(x_row + at, mask=i < num, other=0.0).to(tl.float64)
             total += x
             abs_total += tl.abs(x)
             largest = tl.maximum(largest, tl.abs(x))
+            start += BLOCK
         mean = tl.sum(total, 0) / n
         abs_mean = tl.sum(abs_total, 0) / n
         top = tl.max(largest, 0)
         squared = tl.zeros((BLOCK,), dtype=tl.float64)
-        for start in range(0, num, BLOCK):
+        start = num * 0
+        while start < num:
             i = start + lane
             at = _offset(i, table_ptr, table_ptr + 8)
             x = tl.load(x_row + at, mask=i < num, other=0.0).to(tl.float64)
             deviation = tl.where(i < num, x - mean, 0.0)
             squared += deviation * deviation
+            start += BLOCK
         squares = tl.sum(squared, 0)
         variance = squares / n
         size = variance + mean * mean

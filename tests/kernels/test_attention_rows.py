@@ -184,7 +184,7 @@ def test_dropout_and_truth_masks_are_left_out() -> None:
 
 ROW_MUTANTS: dict[str, tuple[str, str]] = {
     "last key lost": ("exists = n < num_keys", "exists = n < num_keys - 1"),
-    "last block dropped": ("range(0, num_keys, BLOCK_N)", "range(0, num_keys - 1, BLOCK_N)"),
+    "last block dropped": ("while start < num_keys:", "while start < num_keys - 1:"),
     "causal mask off by one": ("(n <= m)", "(n < m)"),
     "mask ignored": ("* scale + mask", "* scale"),
     "wrong stride": ("+ m * tl.load(table_ptr + 9)", "+ m * tl.load(table_ptr + 8)"),
