@@ -22,22 +22,21 @@ from sdc_guard.bounds.products import input_rounding
 from sdc_guard.calls import BoundCall, Path
 from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes, Labels
+from sdc_guard.ops._kernel_attention import (
+    MASK_NAMES,
+    attention_backward_kernel,
+    attention_kernel,
+    mask_name,
+)
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, roll, split
 
 aten = torch.ops.aten
 Call = tuple[Any, tuple[Any, ...], dict[str, Any]]
 
-MASK_NAMES = ("attn_mask", "attn_bias")
 NUM_FORWARD = 2
 """Results of a forward that are numbers: the output and the log-sum-exp.  The others are seeds,
 sequence lengths and a debug mask."""
-
-
-def mask_name(call: BoundCall) -> str | None:
-    """The name of the additive mask, where one is given."""
-    return next((n for n in MASK_NAMES
-                 if isinstance(call.get(n), Tensor) and call[n].numel()), None)
 
 
 def draws_random_numbers(call: BoundCall) -> bool:
@@ -187,12 +186,12 @@ def _scores(call: HostCall, k: bounds.Machine) -> Scores:
     return Scores(query, key, value, scale, scores, delta, groups, reach)
 
 
-def _machine(call: HostCall) -> bounds.Machine | None:
+def _machine(call: BoundCall) -> bounds.Machine | None:
     """The arithmetic, or None where the call has no reference."""
     dtype = call["query"].dtype
-    name = mask_name(call.call)
+    name = mask_name(call)
     boolean = name is not None and call[name].dtype is torch.bool
-    if not is_covered_float(dtype) or draws_random_numbers(call.call) or boolean:
+    if not is_covered_float(dtype) or draws_random_numbers(call) or boolean:
         return None
     if not call["query"].numel() or not call["key"].numel():
         return None
@@ -226,7 +225,7 @@ def _reference(
 def forward(call: HostCall) -> tuple[Reference | None, ...]:
     """``softmax(c q k^T + mask) v`` and the log of the softmax's denominator."""
     held = call.held
-    k = _machine(call)
+    k = _machine(call.call)
     if k is None:
         return (None,) * len(held)
     with np.errstate(all="ignore"):
@@ -280,7 +279,7 @@ def _log_sum(
 def backward(call: HostCall) -> tuple[Reference | None, ...]:
     """``P = exp(s - lse)``, ``dS = P (do v^T - sum do o)``, then three products."""
     held = call.held
-    k = _machine(call)
+    k = _machine(call.call)
     if k is None:
         return (None,) * len(held)
     grad = call.array("grad_out_" if call.get("grad_out_") is not None else "grad_out")
@@ -359,11 +358,11 @@ def backward_samples(generator: torch.Generator, dtype: torch.dtype) -> list[Cal
 
 FORWARD: dict[str, Any] = {
     "family": "attention", "axes": attention_axes, "symmetries": forward_symmetries,
-    "flops": forward_flops, "window": ("b", "h"),
+    "flops": forward_flops, "window": ("b", "h"), "kernel": attention_kernel(_machine),
 }
 BACKWARD: dict[str, Any] = {
     "family": "attention", "axes": attention_axes, "symmetries": backward_symmetries,
-    "flops": backward_flops, "window": ("b", "h"),
+    "flops": backward_flops, "window": ("b", "h"), "kernel": attention_backward_kernel(_machine),
 }
 
 checked(aten._scaled_dot_product_flash_attention_for_cpu, samples=forward_samples, **FORWARD)(

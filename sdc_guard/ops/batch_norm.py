@@ -36,6 +36,7 @@ from sdc_guard.formats import (
     is_covered_float,
 )
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._kernel_norm_samples import Described, batch_norm_kernel
 from sdc_guard.ops._places import BODY_MULTIPLE
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList
@@ -298,10 +299,18 @@ def _judge_moments(
                                 narrow)
 
 
+def _described(call: BoundCall, held: tuple[Tensor, ...]) -> Described | None:
+    """What a kernel check of a forward call must know; None where it is not judged."""
+    if not _is_judged(call):
+        return None
+    first = _running(call) if call.form.overwrites else 0
+    return Described(first, trains(call), *_arithmetic(call, held[first]))
+
+
 for _packet in FORWARD:
     # Documented as deterministic: no atomics in any of its kernels.
     checked(_packet, family="norm", axes=_axes, symmetries=forward_symmetries, flops=flops,
-            window=("c",), samples=samples(_packet))(forward)
+            window=("c",), samples=samples(_packet), kernel=batch_norm_kernel(_described))(forward)
 
 
 def backward_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...]:

@@ -8,7 +8,7 @@ other way round, so two loops serve all four and a third makes the weight's grad
 *Bound.*  A dot product of K terms in any order (:mod:`sdc_guard.bounds.convolution`).  oneDNN picks
 Winograd only for ``algorithm::convolution_winograd`` or ``convolution_auto``; ideep, through which
 ATen calls it, asks for ``convolution_direct``.  Which backend a call takes is torch's own answer;
-NNPACK, ATen's Winograd for ARM, and everything that is not a CPU are not judged by a bound.
+what may be Winograd or an FFT is not judged by a bound (:mod:`sdc_guard.ops._convolutions`).
 Integers are exact modulo 2^b, whatever computes them.
 
 *Place.*  See :func:`convolution_symmetries`.
@@ -26,57 +26,31 @@ from torch import Tensor
 from sdc_guard.bounds.convolution import FORMULA, dot_bound
 from sdc_guard.bounds.gamma import gamma, own_rounding, rounding
 from sdc_guard.calls import BoundCall, Path
-from sdc_guard.formats import BFLOAT16, TFLOAT32, accumulator_of, format_of, is_covered_float
+from sdc_guard.formats import BFLOAT16, accumulator_of, format_of
 from sdc_guard.ops._axes import FIXED, Axes, Labels
+from sdc_guard.ops._convolutions import (
+    backend_of,
+    input_rounding,
+    is_judged,
+    is_slow,
+    num_roundings,
+    num_stored_on,
+    window_of,
+)
 from sdc_guard.ops._integers import exact, is_integer, summable, whole
+from sdc_guard.ops._kernel_convolution import convolution_backward_kernel, convolution_kernel
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList
-from sdc_guard.ops._shifts import Window, correlated, gathered, per_dim, scattered
+from sdc_guard.ops._shifts import correlated, gathered, scattered
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, roll
 
 aten = torch.ops.aten
 
 
-def window_of(call: BoundCall | HostCall) -> Window:
-    """Kernel, stride, padding and dilation of a call."""
-    kernel = tuple(call["weight"].shape[2:])
-    rank = len(kernel)
-    return Window(kernel, *(per_dim(call[n], rank) for n in ("stride", "padding", "dilation")))
-
-
-def backend_of(call: BoundCall) -> str:
-    """Name of the backend that torch selects for the call's operands."""
-    return str(torch._C._select_conv_backend(
-        call["input"], call["weight"], None, list(call["stride"]), list(call["padding"]),
-        list(call["dilation"]), bool(call["transposed"]), list(call["output_padding"]),
-        int(call["groups"]))).rpartition(".")[2]
-
-
-def input_rounding(dtype: torch.dtype) -> float:
-    """``u_in`` of an fp32 convolution that oneDNN may compute in TF32 or bf16 by
-    ``torch.backends.mkldnn.conv.fp32_precision`` (or what it inherits); 0 otherwise.  Doubled,
-    because hardware may truncate."""
-    if dtype is not torch.float32:
-        return 0.0
-    switch = str(getattr(getattr(torch.backends.mkldnn, "conv", None), "fp32_precision", "ieee"))
-    return {"tf32": 2 * TFLOAT32.u, "bf16": 2 * BFLOAT16.u}.get(switch, 0.0)
-
-
-def _is_slow(backend: str) -> bool:
-    return backend.startswith("Slow")
-
-
 def _moves(call: BoundCall) -> bool:
     """True where images and channels may be moved."""
     return (call["input"].device.type != "cpu" or is_integer(call["input"].dtype)
-            or not _is_slow(backend_of(call)))
-
-
-def _is_judged(call: BoundCall, held: Tensor) -> bool:
-    """On a CPU, in a format that we know, by a backend that computes dot products."""
-    same = {t.dtype for _, t in call.tensors()} == {held.dtype}
-    return (held.device.type == "cpu" and is_covered_float(held.dtype) and same
-            and not backend_of(call).startswith(("Nnpack", "Winograd", "Xnnpack")))
+            or not is_slow(backend_of(call)))
 
 
 def _weight_labels(call: BoundCall, out: str, inner: str) -> Labels:
@@ -140,8 +114,10 @@ def _largest(*arrays: F64) -> float:
 def _dot_reference(
     expected: F64, abs_sum: F64, num_terms: int, num_stored: int, largest: float, held: Tensor
 ) -> Reference:
-    bound = dot_bound(num_terms, expected, abs_sum, largest, held.dtype,
-                      input_rounding(held.dtype), num_stored)
+    device = held.device.type
+    bound = dot_bound(num_roundings(device, held.dtype, num_terms), expected, abs_sum, largest,
+                      held.dtype, input_rounding(held.dtype, device),
+                      num_stored + num_stored_on(device))
     shape = tuple(held.shape)
     bound = bound.reshape(shape)
     # Kernels multiply padding by whatever it meets, and 0 times infinity is NaN.
@@ -192,7 +168,7 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
 
 @checked(aten.convolution, family="convolution", axes=forward_axes,
          symmetries=convolution_symmetries, flops=forward_flops, window=("n", "o"),
-         samples=samples, deterministic=False)
+         samples=samples, deterministic=False, kernel=convolution_kernel)
 def convolution(call: HostCall) -> tuple[Reference | None, ...]:
     """``sum_{c,k} w[o,c,k] x[n,c,i s + k d - p] + b[o]``, or its transpose; see the module.
 
@@ -201,7 +177,7 @@ def convolution(call: HostCall) -> tuple[Reference | None, ...]:
     held = call.held[0]
     if is_integer(held.dtype):
         return (_integer_convolution(call, held),)
-    if not _is_judged(call.call, held):
+    if not is_judged(call.call, held):
         return (None,)
     groups, window = int(call["groups"]), window_of(call)
     x = _grouped(call.array("input"), groups)
@@ -218,7 +194,7 @@ def convolution(call: HostCall) -> tuple[Reference | None, ...]:
             expected, abs_sum = expected + column, abs_sum + np.abs(column)
     channels = x.shape[2]
     stored = 0
-    if _is_slow(backend_of(call.call)):
+    if is_slow(backend_of(call.call)):
         # The bias may be stored first; a transposed convolution adds a column per tap.
         stored = 2 + (window.num_taps if call["transposed"] else 0)
     return (_dot_reference(expected, abs_sum, channels * window.num_taps + 1, stored,
@@ -313,7 +289,7 @@ def backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleLi
 
 @checked(aten.convolution_backward, family="convolution", axes=backward_axes,
          symmetries=backward_symmetries, flops=backward_flops, window=("c",),
-         samples=backward_samples, deterministic=False)
+         samples=backward_samples, deterministic=False, kernel=convolution_backward_kernel)
 def convolution_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """Gradients of a convolution with respect to input, weight and bias; see the module.
 
@@ -321,14 +297,14 @@ def convolution_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """
     held = call.held
     present = next((t for t in held if t is not None), None)
-    if present is None or not _is_judged(call.call, present):
+    if present is None or not is_judged(call.call, present):
         return (None,) * len(held)
     groups, window = int(call["groups"]), window_of(call)
     transposed = bool(call["transposed"])
     grad, x = (_grouped(call.array(n), groups) for n in ("grad_output", "input"))
     raw_weight = call.array("weight")
     weight = _grouped_weight(raw_weight, groups)
-    slow = _is_slow(backend_of(call.call))
+    slow = is_slow(backend_of(call.call))
     num_images, positions = grad.shape[0], math.prod(grad.shape[3:])
     references: list[Reference | None] = [None] * len(held)
     with np.errstate(all="ignore"):
@@ -358,6 +334,7 @@ def _bias_reference(grad: F64, num_terms: int, num_stored: int, held: Tensor) ->
     axes = (0, *range(3, grad.ndim))
     expected = grad.sum(axis=axes).reshape(-1)
     size = np.abs(grad).sum(axis=axes).reshape(-1)
+    num_terms = num_roundings(held.device.type, held.dtype, num_terms)
     out, acc = format_of(held.dtype), accumulator_of(held.dtype)
     # oneDNN sums bf16 with its dot product, which reads and flushes subnormals as 0.
     flushed = acc.tiny if out is BFLOAT16 else acc.eta

@@ -2,8 +2,9 @@
 
 A group of D channels of one image is a row of ``D * H * W`` elements, normalised like a row of
 layer norm (:mod:`sdc_guard.bounds.norms`, whose moments and gradients ATen's contiguous kernels
-share).  Channels-last kernels add x and x^2 and subtract the squared mean: the generous form of the
-moments, for proof and contract.  Half formats keep mean and reciprocal deviation in the format of
+share).  Channels-last kernels add x and x^2 and subtract the squared mean, and CUDA's merge as
+their threads are laid out: the generous form of the moments, for proof and contract.  Gradients are
+judged on a CPU alone.  Half formats keep mean and reciprocal deviation in the format of
 the parameters.
 
 *Place.*  Images are computed by themselves, and so are groups: rolled images, and channels rolled
@@ -25,8 +26,13 @@ from sdc_guard.bounds import norms
 from sdc_guard.bounds.gamma import rounding
 from sdc_guard.bounds.softmax import with_reference
 from sdc_guard.calls import BoundCall, Path
-from sdc_guard.formats import accumulator_of, format_of, is_covered_float
+from sdc_guard.formats import accumulator_of, format_of
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._kernel_norm_samples import (
+    adds_in_any_order,
+    group_norm_kernel,
+    is_judged,
+)
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, negate, roll
@@ -162,12 +168,6 @@ def backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleLi
     return [*calls, (op, (*args[:-1], [False, True, True]), {})]
 
 
-def _is_judged(call: BoundCall) -> bool:
-    x = call["input"]
-    return (x.device.type == "cpu" and x.numel() > 0
-            and all(is_covered_float(t.dtype) for _, t in call.tensors()))
-
-
 def _lines(array: F64, groups: int) -> F64:
     """[N, C, ...] as rows [N G, D H W]."""
     return array.reshape(array.shape[0] * groups, -1)
@@ -190,11 +190,11 @@ def _stored(held: Tensor, expected: F64, proof: F64, contract: F64, formula: str
 
 
 @checked(aten.native_group_norm, family="norm", axes=_axes, symmetries=forward_symmetries,
-         flops=forward_flops, window=("n",), samples=samples)
+         flops=forward_flops, window=("n",), samples=samples, kernel=group_norm_kernel)
 def group_norm(call: HostCall) -> tuple[Reference | None, ...]:
     """``(x - mean) / sqrt(var + eps) w + b`` with the moments of each group; see the module."""
     held = call.held
-    if not _is_judged(call.call):
+    if not is_judged(call.call, "cpu", "cuda"):
         return (None,) * len(held)
     x_tensor, groups, eps = call["input"], int(call["group"]), float(call["eps"])
     shape = tuple(x_tensor.shape)
@@ -205,7 +205,7 @@ def group_norm(call: HostCall) -> tuple[Reference | None, ...]:
     u = with_reference(acc)
     results: list[tuple[norms.Moments, F64]] = []
     with np.errstate(all="ignore"):
-        for proof in (True, not x_tensor.is_contiguous()):
+        for proof in (True, adds_in_any_order(x_tensor)):
             m = norms.moments(x, eps, u, acc.eta, proof=proof)
             if stats.precision < acc.precision:
                 m = norms.Moments(m.mean, m.rstd,
@@ -236,7 +236,7 @@ def group_norm_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """Gradients with the given moments, as for layer norm; see :mod:`sdc_guard.bounds.norms`."""
     held = call.held
     references: list[Reference | None] = [None] * len(held)
-    if not _is_judged(call.call):
+    if not is_judged(call.call, "cpu"):
         return tuple(references)
     x_tensor, groups = call["input"], int(call["group"])
     shape = tuple(x_tensor.shape)
