@@ -17,8 +17,7 @@ Booleans are read as bytes, of which any but 0 is true.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -162,8 +161,7 @@ def reduce_counts(x: Tensor, dims: Sequence[int] | None = None, *, term: str = "
     return counts.view(shape)
 
 
-@dataclass(frozen=True, slots=True)
-class CountCheck:
+class CountCheck(NamedTuple):
     """A check of a held integer or bool reduction, prepared once for a site."""
 
     plan: Plan

@@ -49,7 +49,6 @@ Grid: kept blocks times splits; see :mod:`sdc_guard_kernels.strided`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -310,8 +309,7 @@ def sum_error(
           if first + fold + rounded else 0.0 for first in (split, scale)), absolute)
 
 
-@dataclass(frozen=True, slots=True)
-class SumCheck:
+class SumCheck(NamedTuple):
     """A check of a held reduction, prepared once for a site: operands of the same shapes, strides,
     dtypes and device are then checked by :meth:`launch`."""
 

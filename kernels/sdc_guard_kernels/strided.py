@@ -20,8 +20,7 @@ that shapes share compilations.  What is walked in vain is masked and costs no m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import triton
 import triton.language as tl
@@ -66,8 +65,7 @@ def kept_block(num_kept_blocks, BLOCK: tl.constexpr, INDEX: tl.constexpr):  # ty
     return first + tl.arange(0, BLOCK).to(INDEX), (program // num_kept_blocks).to(INDEX)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(NamedTuple):
     """Kept or reduced dimensions after merging, innermost first: sizes, and for each operand its
     strides.  There is at least one dimension; where a size is 0 it is the only one."""
 
@@ -106,8 +104,7 @@ def merged(sizes: Sequence[int], strides: Sequence[Sequence[int]]) -> Group:
                  tuple(tuple(step[i] for step, _ in found) for i in range(len(strides))))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """How one reduction is cut up; see the module's docstring.
 
     ``kept`` has the strides of the inputs, then of the outputs; ``reduced`` those of the inputs.
