@@ -17,7 +17,7 @@ Booleans are read as bytes, of which any but 0 is true.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import triton
@@ -62,6 +62,8 @@ def _split_count(  # type: ignore[no-untyped-def]
         else:
             place = offsets(index, reduced_sizes, x_reduced)
         x = tl.load(x_row + place, mask=exists, other=0)
+        if x.dtype.is_bf16():
+            x = x.to(tl.float32)  # the interpreter compares its bits, and -0 has some
         if NONZERO:
             total += (x != 0).to(tl.int64)
         else:

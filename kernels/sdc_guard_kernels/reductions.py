@@ -2,7 +2,8 @@
 
     sum = t_1 + ... + t_R          abs_sum = |t_1| + ... + |t_R|
 
-for each kept element, where a term is x (``value``), x^2 (``square``) or x y (``product``).  Both
+for each kept element, where a term is x (``value``), |x| (``magnitude``), x^2 (``square``) or x y
+(``product``).  Both
 come from one pass over memory: ``abs_sum`` is what every bound on the error of a sum is a multiple
 of.  Nothing is shared with torch's reductions: the kernels walk the addresses themselves
 (:mod:`sdc_guard_kernels.strided`), in 64-bit arithmetic, and torch only allocates.
@@ -12,9 +13,9 @@ terms one after the other; the lanes are then added in float64, in the tree of `
 are added in float64 by a second launch, in whatever tree its plan has.
 
 Error.  u = 2^-53, gamma_n(v) = n v / (1 - n v), v the unit roundoff of the working format: float64,
-or with ``accumulator="compensated"`` float32 where the terms are exact in it (values up to float32;
-squares and products of half formats; any others keep float64).  A is the exact abs_sum of the
-terms as they are computed.
+or with ``accumulator="compensated"`` float32 where the terms are exact in it (values and magnitudes
+up to float32; squares and products of half formats; any others keep float64).  A is the exact
+abs_sum of the terms as they are computed.
 
 * A path from a term to a split's result holds at most (m - 1) + (L - 1) additions, and a split of
   n terms has n - 1 of them: ``float64`` errs by c_1 A, c_1 = gamma_{min(n - 1, m + L - 2)}(u)
@@ -37,10 +38,10 @@ Checks.  :class:`SumCheck` compares a held result with ``expected = sum / diviso
 
     limit = p abs_sum + q |sum| + f,
 
-or, for a 2-norm, with ``sqrt(sum)`` within ``p sqrt(sum) + f + min(l_0, l_1 / sqrt(sum))``, in the
+or, for a 2-norm, with ``sqrt(sum)`` within ``q sqrt(sum) + f + min(l_0, l_1 / sqrt(sum))``, in the
 launch that has the sums, and leaves a verdict.  Its user says what p, q, f are: the bound on the
-held result plus this kernel's own error.  Nothing is judged where the abs_sum, or the expected
-value and its limit, reach ``largest``.
+held result plus this kernel's own error.  Nothing is judged where the abs_sum reaches
+``largest_scale``, or the expected value and its limit ``largest``.
 
 Traffic: one read of x (and y), 16 bytes for each element and split, one read of the held result.
 Grid: kept blocks times splits; see :mod:`sdc_guard_kernels.strided`.
@@ -67,7 +68,8 @@ from sdc_guard_kernels.strided import (
 from sdc_guard_kernels.verdict import note
 
 ACCUMULATORS = ("float64", "compensated")
-TERMS = ("value", "square", "product")
+PRODUCTS = ("square", "product")
+TERMS = ("value", "magnitude", "square", "product")
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _FLOAT32_ROUNDOFF = 2.0**-24
 _FLOAT64_ROUNDOFF = 2.0**-53
@@ -101,6 +103,7 @@ class Limit(NamedTuple):
     fixed: float
     scale: float
     largest: float
+    largest_scale: float
     divisor: float = 1.0
     root: bool = False
     lost: tuple[float, float] = (0.0, 0.0)
@@ -111,7 +114,8 @@ class Limit(NamedTuple):
         up = 1.0 + 2.0**-40
         return torch.tensor(
             [self.divisor, self.per_abs_sum * up, self.per_value * up, self.fixed * up,
-             self.scale, self.largest * (1.0 - 2.0**-40), self.lost[0] * up, self.lost[1] * up],
+             self.scale, self.largest * (1.0 - 2.0**-40), self.lost[0] * up, self.lost[1] * up,
+             self.largest_scale * (1.0 - 2.0**-40)],
             dtype=torch.float64, device=device)
 
 
@@ -144,6 +148,8 @@ def _split_sums(  # type: ignore[no-untyped-def]
         else:
             place = offsets(index, reduced_sizes, x_reduced)
         term = tl.load(x_row + place, mask=exists, other=0.0).to(WORK)
+        if TERM == "magnitude":
+            term = tl.abs(term)
         if TERM == "square":
             term = term * term
         if TERM == "product":
@@ -186,21 +192,18 @@ def _judge(  # type: ignore[no-untyped-def]
 ):
     exists = kept < num_kept
     held = tl.load(held_ptr + offsets(kept, kept_sizes, held_kept), mask=exists, other=0.0)
-    expected = total / tl.load(limit_ptr)
     scale = abs_total * tl.load(limit_ptr + 4)
-    largest = tl.load(limit_ptr + 5)
-    per_value = tl.load(limit_ptr + 2)
-    limit = tl.load(limit_ptr + 1) * scale + tl.load(limit_ptr + 3)
     if ROOT:
         expected = tl.sqrt(total)
-        # 0 / 0 where no square can be lost: nothing is added.
+        least = tl.load(limit_ptr + 6)
         share = tl.load(limit_ptr + 7) / tl.where(expected > 0.0, expected, 1.0)
-        lost = tl.load(limit_ptr + 6)
-        lost = tl.where(expected > 0.0, tl.minimum(lost, share), lost)
-        limit = tl.load(limit_ptr + 1) * expected + tl.load(limit_ptr + 3) + lost
+        limit = tl.where(expected > 0.0, tl.minimum(least, share), least)
+    else:
+        expected = total / tl.load(limit_ptr)
+        limit = tl.load(limit_ptr + 1) * scale
     size = tl.abs(expected)
-    limit += per_value * size
-    judged = exists & (scale < largest) & (size + limit < largest)
+    limit += tl.load(limit_ptr + 2) * size + tl.load(limit_ptr + 3)
+    judged = exists & (scale < tl.load(limit_ptr + 8)) & (size + limit < tl.load(limit_ptr + 5))
     defect = tl.abs(held.to(tl.float64) - expected)
     note(record_ptr, defect, limit, offsets(kept, kept_sizes, place_kept), judged)
 
@@ -252,7 +255,7 @@ def reduce_sums(
     Args:
         x: float16, bfloat16, float32 or float64 of any shape and strides, read in place.
         y: the other factor of ``term="product"``, of the shape and dtype of x.
-        term: ``"value"``, ``"square"`` or ``"product"``.
+        term: ``"value"``, ``"magnitude"``, ``"square"`` or ``"product"``.
         accumulator: ``"float64"`` or ``"compensated"``, see the module's docstring.
 
     Raises:
@@ -293,20 +296,19 @@ def sum_error(
     lane_terms = -(-split_terms // lanes)
     v = _FLOAT32_ROUNDOFF if narrow else _FLOAT64_ROUNDOFF
     lane = _gamma(lane_terms - 1, v)
-    tree = _gamma(min(split_terms, lane_terms + lanes - 1) - 1, _FLOAT64_ROUNDOFF)
-    split = tree
+    split = _gamma(min(split_terms, lane_terms + lanes - 1) - 1, _FLOAT64_ROUNDOFF)
     if options["COMPENSATED"]:
-        split = lane**2 + _gamma(lanes, _FLOAT64_ROUNDOFF) * (1.0 + lane**2)
-    scale = lane + _gamma(lanes - 1, _FLOAT64_ROUNDOFF) * (1.0 + lane)
+        split = _then(lane**2, _gamma(lanes, _FLOAT64_ROUNDOFF))
+    scale = _then(lane, _gamma(lanes - 1, _FLOAT64_ROUNDOFF))
     fold = _gamma(plan.num_splits - 1, _FLOAT64_ROUNDOFF)
-    rounded = _FLOAT64_ROUNDOFF if term != "value" and dtype is torch.float64 else 0.0
+    computed = term in PRODUCTS
+    rounded = _FLOAT64_ROUNDOFF if computed and dtype is torch.float64 else 0.0
     absolute = 0.0
-    if term != "value" and (narrow or dtype is torch.float64):
+    if computed and (narrow or dtype is torch.float64):
         absolute = plan.num_reduced * (2.0**-149 if narrow else 2.0**-1074)
-    up = 1.0 + 2.0**-40
-    return SumError(
-        *(((1.0 + first) * (1.0 + fold) * (1.0 + rounded) - 1.0 + 2.0**-52) * up
-          if first + fold + rounded else 0.0 for first in (split, scale)), absolute)
+    after = _then(fold, rounded)
+    sum_, abs_sum = (_then(first, after) * (1.0 + 2.0**-40) for first in (split, scale))
+    return SumError(sum_, abs_sum, absolute)
 
 
 class SumCheck(NamedTuple):
@@ -360,7 +362,7 @@ def _launch_sums(
 def _options(dtype: torch.dtype, term: str, accumulator: str) -> dict[str, Any]:
     """Whether a lane keeps its errors, and the format of its sums."""
     compensated = accumulator == "compensated"
-    exact = (torch.float16, torch.bfloat16) if term != "value" else FLOATS[:3]
+    exact = (torch.float16, torch.bfloat16) if term in PRODUCTS else FLOATS[:3]
     work = tl.float32 if compensated and dtype in exact else tl.float64
     return {"TERM": term, "COMPENSATED": compensated, "WORK": work, "enable_fp_fusion": False}
 
@@ -378,6 +380,11 @@ def _require(x: Tensor, y: Tensor | None, term: str, accumulator: str) -> None:
         raise TypeError(f"the factors are {x.dtype} and {y.dtype}")
     if y is not None and y.shape != x.shape:
         raise ValueError(f"the factors have shapes {tuple(x.shape)} and {tuple(y.shape)}")
+
+
+def _then(first: float, second: float) -> float:
+    """``(1 + first)(1 + second) - 1``, which would lose small numbers."""
+    return first + second + first * second
 
 
 def _gamma(num_additions: int, roundoff: float) -> float:

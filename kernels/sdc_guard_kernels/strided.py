@@ -40,7 +40,7 @@ sum of a lane keeps its error bound small."""
 Sizes = tuple[int, ...]
 
 
-@triton.jit  # type: ignore[untyped-decorator]
+@triton.jit
 def offsets(index, sizes, strides):  # type: ignore[no-untyped-def]
     """Addresses in elements, int64, of flat indices of any shape; the innermost size is first.
 

@@ -15,12 +15,15 @@ import torch
 from torch import Tensor
 
 from sdc_guard import bits
+from sdc_guard.bounds import products
+from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._kernels import KernelCheck, KernelRun, Notes
 from sdc_guard.ops._reductions import num_terms, reduced_dims, sum_limits
 
 if TYPE_CHECKING:
+    from sdc_guard_kernels.reductions import Limit, SumError
     from sdc_guard_kernels.strided import Plan
 
 EXACT = "exact integers modulo 2^b"
@@ -48,10 +51,10 @@ class Linear:
 
     def seen_from(self, error: Linear) -> Linear:
         """For a comparison with a value that is itself known within ``error``."""
-        share = 1 + self.per_value
-        return Linear(self.per_scale + share * error.per_scale,
-                      self.per_value + share * error.per_value,
-                      self.fixed + share * error.fixed)
+        # |value| <= (|known value| + e_s scale + e_f) / (1 - e_v).
+        share = (self.per_value + error.per_value) / (1 - error.per_value)
+        return Linear(self.per_scale + (1 + share) * error.per_scale, share,
+                      self.fixed + (1 + share) * error.fixed)
 
 
 def sum_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
@@ -85,6 +88,39 @@ def mean_kernel(call: BoundCall, held: tuple[Tensor, ...], *, roundings: int) ->
     return _sum_run(call, result, limit, n, "h u mean|x| and a division, contract and kernel")
 
 
+def dot_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+    """``aten.dot`` and ``aten.vdot`` of formats whose subnormals are kept: with the others the
+    limit has ``sum|x| + sum|y|`` in it, which this kernel does not compute."""
+    from sdc_guard_kernels.reductions import SumCheck, sum_error
+
+    (_, x), (_, y) = call.tensors()
+    result = held[0]
+    if not takes(x, result) or not takes(y, result) or not x.dtype == y.dtype == result.dtype:
+        return None
+    device, k = result.device.type, x.numel()
+    plan = plan_of((x, y), result, (0,)) if x.dim() == y.dim() == 1 else None
+    flushed = x.dtype is torch.bfloat16 or products.input_rounding(x.dtype, device) > 0.0
+    if plan is None or x.shape != y.shape or flushed:
+        return None
+    out, acc = format_of(result.dtype), accumulator_of(result.dtype)
+    limit = Linear(gamma(k, acc.u) + products.split_rounding(x.dtype, device), 0.0, 2 * k * acc.eta)
+    if out.precision < acc.precision:
+        limit = Linear(limit.per_scale + 3 * out.u, 0.0, limit.fixed + 4 * out.tiny)
+    own = sum_error(plan, x.dtype, term="product", accumulator="compensated")
+    # The scale is computed too, and may have lost `absolute`.
+    lost = own.absolute * (1 + 2 * limit.per_scale)
+    total = limit.rounded(out).seen_from(Linear(own.sum, 0.0, lost + FLOAT64.eta))
+    check = SumCheck.prepare(plan, x.dtype, judged_by(total, own, out, out), x.device,
+                             term="product", accumulator="compensated")
+    said = KernelCheck("reference", products.FORMULA)
+
+    def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
+        (_, x), (_, y) = call.tensors()
+        check.launch(x, held[0], notes.record(said), y=y)
+
+    return run
+
+
 def count_run(
     call: BoundCall, held: tuple[Tensor, ...], *, term: str, rule: str, formula: str
 ) -> KernelRun | None:
@@ -94,7 +130,7 @@ def count_run(
     x, result = call["self"], held[0]
     known = (*INTEGERS, torch.bool) if term == "value" else COUNTED
     results = INTEGERS if rule == "equal" else (torch.bool, torch.uint8)
-    if x.dtype not in known or result.dtype not in results or not _readable(x, result):
+    if x.dtype not in known or result.dtype not in results or not readable(x, result):
         return None
     plan = plan_of((x,), result, reduced_dims(call))
     if plan is None:
@@ -108,12 +144,26 @@ def count_run(
     return run
 
 
+def judged_by(
+    total: Linear, own: SumError, out: Format, acc: Format, *, divisor: float = 1.0,
+    lost: tuple[float, float] | None = None,
+) -> Limit:
+    """The numbers of a kernel's limit: ``total``, its own error included; where the result, or the
+    scale in the format ``acc``, could overflow nothing is judged.  ``lost`` makes it a 2-norm."""
+    from sdc_guard_kernels.reductions import Limit
+
+    return Limit(total.per_scale, total.per_value, total.fixed,
+                 scale=(1 + 2.0**-50) / (1 - own.abs_sum), largest=out.max, largest_scale=acc.max,
+                 divisor=divisor, root=lost is not None, lost=lost or (0.0, 0.0))
+
+
 def takes(x: Tensor, result: Tensor) -> bool:
-    """Whether the kernels read both: real floating tensors in plain memory, of one device."""
-    return is_covered_float(x.dtype) and is_covered_float(result.dtype) and _readable(x, result)
+    """Whether the kernels take both: real floating tensors in plain memory, of one device."""
+    return is_covered_float(x.dtype) and is_covered_float(result.dtype) and readable(x, result)
 
 
-def _readable(*tensors: Tensor) -> bool:
+def readable(*tensors: Tensor) -> bool:
+    """Whether each lies in plain memory, of one device."""
     return all(t.layout is torch.strided and not bits.is_lazy(t) and t.device == tensors[0].device
                for t in tensors)
 
@@ -155,7 +205,7 @@ def _sum_run(
 ) -> KernelRun | None:
     """A check of a sum, or of one over ``divisor``, within ``limit`` and the kernel's own error:
     that of its sum, and a rounding of the division that may underflow."""
-    from sdc_guard_kernels.reductions import Limit, SumCheck, sum_error
+    from sdc_guard_kernels.reductions import SumCheck, sum_error
 
     x = call["self"]
     plan = plan_of((x, x), result, reduced_dims(call))
@@ -166,11 +216,9 @@ def _sum_run(
     kernel = Linear(own.sum, 0.0, own.absolute).divided(divisor).rounded(FLOAT64)
     kernel = replace(kernel, fixed=kernel.fixed + FLOAT64.eta)
     total = limit.seen_from(kernel)
-    check = SumCheck.prepare(
-        plan, x.dtype,
-        Limit(total.per_scale, total.per_value, total.fixed, (1 + 2.0**-50) / (1 - own.abs_sum),
-              format_of(result.dtype).max, float(divisor)),
-        x.device, accumulator=accumulator)
+    out = format_of(result.dtype)
+    check = SumCheck.prepare(plan, x.dtype, judged_by(total, own, out, out, divisor=float(divisor)),
+                             x.device, accumulator=accumulator)
     said = KernelCheck("reference", formula)
 
     def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:

@@ -47,8 +47,9 @@ def terms_of(x: Tensor, y: Tensor | None, dims: tuple[int, ...], term: str) -> l
         other = values
         if y is not None:
             other = [Fraction(v) for v in y[tuple(index)].double().reshape(-1).tolist()]
-        found.append(values if term == "value" else [a * b for a, b in zip(values, other,
-                                                                           strict=True)])
+        products = [a * b for a, b in zip(values, other, strict=True)]
+        plain = [abs(v) for v in values] if term == "magnitude" else values
+        found.append(products if term in ("square", "product") else plain)
     return found
 
 
@@ -89,7 +90,7 @@ def operands(draw: st.DrawFn) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         order = draw(st.permutations(range(len(sizes))))
         strides, step = [0] * len(sizes), draw(st.integers(1, 2))
         for d in order:
-            kind = draw(st.sampled_from(["packed", "packed", "packed", "gap", "expanded", "overlap"]))
+            kind = draw(st.sampled_from(["packed", "packed", "gap", "expanded", "overlap"]))
             strides[d] = {"expanded": 0, "overlap": 1}.get(kind, step)
             step = max(step, strides[d] * sizes[d]) + 3 * (kind == "gap")
         offset = draw(st.integers(0, 5))
@@ -217,13 +218,13 @@ BREAKS: dict[str, tuple[str, str]] = {
     "last term lost": ("(index < num_reduced)", "(index < num_reduced - 1)"),
     "last block dropped": ("for step in range(ITERATIONS)", "for step in range(ITERATIONS - 1)"),
     "wrong stride": ("offsets(kept, kept_sizes, x_kept)", "offsets(kept, kept_sizes, x_kept) // 2"),
-    "masked elements count": ("mask=exists, other=0.0).to(WORK)", "mask=exists, other=1.0).to(WORK)"),
+    "masked elements count": ("mask=exists, other=0.0", "mask=exists, other=1.0"),
     "accumulate lost": ("        total = new", "        total = tl.where(step == 1, total, new)"),
     "compensation lost": ("+ total_error.to(tl.float64)", "- total_error.to(tl.float64)"),
-    "lower-precision accumulator": ("else tl.float64\n    return {", "else tl.float32\n    return {"),
+    "lower-precision accumulator": ("in exact else tl.float64", "in exact else tl.float32"),
     "splits overlap": ("first = split * (ITERATIONS * BLOCK_REDUCED)",
                        "first = split * (ITERATIONS * BLOCK_REDUCED - 1)"),
-    "wrong axis": ("lane_sum, axis=REDUCED_AXIS", "lane_sum, axis=1 - REDUCED_AXIS"),
+    "wrong axis": ("index.to(tl.int64) * x_reduced[0]", "index.to(tl.int64) * x_kept[0]"),
     "last program not launched": ("_sums_kernel[plan.grid]", "_sums_kernel[(plan.grid[0] - 1,)]"),
 }
 PLAN_BREAKS: dict[str, tuple[str, str]] = {
@@ -240,11 +241,7 @@ def broken_share(kernels: ModuleType, accumulator: str = "float64") -> float:
     x = wide_range(20, 6, 5, 9, dtype=torch.float64 if accumulator == "float64" else torch.float32)
     for view, dims in ((x[:, 1:], (0, 2)), (x[:, :, :4], (1, 2, 3)),
                        (x.reshape(-1)[1:1900].view(1, -1), (1,))):
-        try:
-            got = kernels.reduce_sums(view, dims, accumulator=accumulator)
-        except Exception as problem:  # a variant that does not run has been seen too
-            assert "shape" in str(problem), problem
-            return math.inf
+        got = kernels.reduce_sums(view, dims, accumulator=accumulator)
         share = worst_share(got, view, None, dims, "value", accumulator, kernels)
         if share > 1.0:
             return share
