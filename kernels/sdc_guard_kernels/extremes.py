@@ -43,42 +43,45 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _key(x, FLOAT: tl.constexpr, WIDE: tl.constexpr, LEAST: tl.constexpr, ABS: tl.constexpr):  # type: ignore[no-untyped-def]
-    if not FLOAT:
+    # One type on each path to the one return, or the compiler refuses; `where` widens in the
+    # interpreter, so types are named after it.
+    if FLOAT:
+        value = x.to(tl.float64 if WIDE else tl.float32)
+        if ABS:
+            value = tl.abs(value)
+        plain = tl.where(value == 0.0, 0.0, value)
+        if WIDE:
+            bits = plain.to(tl.float64).to(tl.int64, bitcast=True)
+            key = tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
+            key = ~key if LEAST else key
+            key = tl.where(value == value, key, 0x7FFFFFFFFFFFFFFF).to(tl.int64)
+        else:
+            bits = plain.to(tl.float32).to(tl.int32, bitcast=True)
+            key = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+            key = ~key if LEAST else key
+            key = tl.where(value == value, key, 0x7FFFFFFF).to(tl.int32)
+    else:
         key = x.to(tl.int64)
-        if LEAST:
-            key = ~key
-        return key
-    value = x.to(tl.float64 if WIDE else tl.float32)
-    if ABS:
-        value = tl.abs(value)
-    plain = tl.where(value == 0.0, 0.0, value)
-    # The types are named again: the interpreter widens what `where` returns.
-    if WIDE:
-        bits = plain.to(tl.float64).to(tl.int64, bitcast=True)
-        key = tl.where(bits < 0, bits ^ 0x7FFFFFFFFFFFFFFF, bits)
-        if LEAST:
-            key = ~key
-        return tl.where(value == value, key, 0x7FFFFFFFFFFFFFFF).to(tl.int64)
-    bits = plain.to(tl.float32).to(tl.int32, bitcast=True)
-    key = tl.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
-    if LEAST:
-        key = ~key
-    return tl.where(value == value, key, 0x7FFFFFFF).to(tl.int32)
+        key = ~key if LEAST else key
+    return key
 
 
 @triton.jit  # type: ignore[untyped-decorator]
 def _value(key, FLOAT: tl.constexpr, WIDE: tl.constexpr, LEAST: tl.constexpr):  # type: ignore[no-untyped-def]
     """Float64 or int64 of a key."""
     ordered = ~key if LEAST else key
-    if not FLOAT:
-        return ordered
-    if WIDE:
-        bits = tl.where(ordered < 0, ordered ^ 0x7FFFFFFFFFFFFFFF, ordered).to(tl.int64)
-        value = bits.to(tl.float64, bitcast=True)
-        return tl.where(key == 0x7FFFFFFFFFFFFFFF, float("nan"), value)
-    bits = tl.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).to(tl.int32)
-    value = bits.to(tl.float32, bitcast=True).to(tl.float64)
-    return tl.where(key == 0x7FFFFFFF, float("nan"), value)
+    if FLOAT:
+        if WIDE:
+            bits = tl.where(ordered < 0, ordered ^ 0x7FFFFFFFFFFFFFFF, ordered).to(tl.int64)
+            value = bits.to(tl.float64, bitcast=True)
+            found = tl.where(key == 0x7FFFFFFFFFFFFFFF, float("nan"), value)
+        else:
+            bits = tl.where(ordered < 0, ordered ^ 0x7FFFFFFF, ordered).to(tl.int32)
+            value = bits.to(tl.float32, bitcast=True).to(tl.float64)
+            found = tl.where(key == 0x7FFFFFFF, float("nan"), value)
+    else:
+        found = ordered
+    return found
 
 
 @triton.jit  # type: ignore[untyped-decorator]
