@@ -31,6 +31,7 @@ from sdc_guard_kernels.strided import (
     normalised,
     offsets,
     plan_reduction,
+    widened,
 )
 from sdc_guard_kernels.verdict import note
 
@@ -61,9 +62,7 @@ def _split_count(  # type: ignore[no-untyped-def]
             place = index.to(tl.int64) * x_reduced[0]
         else:
             place = offsets(index, reduced_sizes, x_reduced)
-        x = tl.load(x_row + place, mask=exists, other=0)
-        if x.dtype.is_bf16():
-            x = x.to(tl.float32)  # the interpreter compares its bits, and -0 has some
+        x = widened(tl.load(x_row + place, mask=exists, other=0))
         if NONZERO:
             total += (x != 0).to(tl.int64)
         else:

@@ -33,6 +33,7 @@ from sdc_guard_kernels.strided import (
     normalised,
     offsets,
     plan_reduction,
+    widened,
 )
 from sdc_guard_kernels.verdict import note
 
@@ -46,7 +47,7 @@ def _key(x, FLOAT: tl.constexpr, WIDE: tl.constexpr, LEAST: tl.constexpr, ABS: t
     # One type on each path to the one return, or the compiler refuses; `where` widens in the
     # interpreter, so types are named after it.
     if FLOAT:
-        value = x.to(tl.float64 if WIDE else tl.float32)
+        value = widened(x).to(tl.float64 if WIDE else tl.float32)
         if ABS:
             value = tl.abs(value)
         plain = tl.where(value == 0.0, 0.0, value)

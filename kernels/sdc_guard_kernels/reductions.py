@@ -64,6 +64,7 @@ from sdc_guard_kernels.strided import (
     normalised,
     offsets,
     plan_reduction,
+    widened,
 )
 from sdc_guard_kernels.verdict import note
 
@@ -147,14 +148,14 @@ def _split_sums(  # type: ignore[no-untyped-def]
             place = index.to(tl.int64) * x_reduced[0]
         else:
             place = offsets(index, reduced_sizes, x_reduced)
-        term = tl.load(x_row + place, mask=exists, other=0.0).to(WORK)
+        term = widened(tl.load(x_row + place, mask=exists, other=0.0)).to(WORK)
         if TERM == "magnitude":
             term = tl.abs(term)
         if TERM == "square":
             term = term * term
         if TERM == "product":
             y_place = offsets(index, reduced_sizes, y_reduced)
-            term = term * tl.load(y_row + y_place, mask=exists, other=0.0).to(WORK)
+            term = term * widened(tl.load(y_row + y_place, mask=exists, other=0.0)).to(WORK)
         new = total + term
         if COMPENSATED:
             part = new - total
@@ -204,7 +205,7 @@ def _judge(  # type: ignore[no-untyped-def]
     size = tl.abs(expected)
     limit += tl.load(limit_ptr + 2) * size + tl.load(limit_ptr + 3)
     judged = exists & (scale < tl.load(limit_ptr + 8)) & (size + limit < tl.load(limit_ptr + 5))
-    defect = tl.abs(held.to(tl.float64) - expected)
+    defect = tl.abs(widened(held).to(tl.float64) - expected)
     note(record_ptr, defect, limit, offsets(kept, kept_sizes, place_kept), judged)
 
 

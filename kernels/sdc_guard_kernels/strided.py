@@ -65,6 +65,15 @@ def kept_block(num_kept_blocks, BLOCK: tl.constexpr, INDEX: tl.constexpr):  # ty
     return first + tl.arange(0, BLOCK).to(INDEX), (program // num_kept_blocks).to(INDEX)
 
 
+@triton.jit
+def widened(x):  # type: ignore[no-untyped-def]
+    """A bfloat16 as the float32 that its bits begin; anything else as it is.  The interpreter's own
+    conversion of subnormals is wrong (triton 3.6 to 3.9), and it compares the bits of -0 and 0."""
+    if x.dtype.is_bf16():
+        x = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
+    return x
+
+
 class Group(NamedTuple):
     """Kept or reduced dimensions after merging, innermost first: sizes, and for each operand its
     strides.  There is at least one dimension; where a size is 0 it is the only one."""

@@ -84,22 +84,24 @@ def accept_and_refuse(name: str, dtype: torch.dtype) -> None:
     assert (num_checked > 0) is ((name, dtype) not in UNCHECKED)
 
 
-@pytest.mark.parametrize("dtype", FLOATS, ids=str)
-@pytest.mark.parametrize("name", FLOATING)
+@pytest.mark.parametrize(("name", "dtype"), [
+    pytest.param(name, dtype, marks=() if dtype in (torch.bfloat16, torch.float32)
+                 or name == "sum" else pytest.mark.slow)
+    for name in FLOATING for dtype in FLOATS], ids=str)
 def test_right_floats_pass_and_a_wrong_one_is_placed(name: str, dtype: torch.dtype) -> None:
     accept_and_refuse(name, dtype)
 
 
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize(("name", "dtype"), [
+    (name, dtype) for name in EXACT for dtype in INTEGERS
+    if dtype is torch.int64 or not name.startswith("am")], ids=str)
 def test_right_integers_pass_and_a_wrong_one_is_placed(name: str, dtype: torch.dtype) -> None:
-    if name.startswith("am") and dtype is not torch.int64:
-        return  # no samples
     accept_and_refuse(name, dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=str)
-@pytest.mark.parametrize("name", ["sum", "mean", "linalg_vector_norm", "dot"])
+@pytest.mark.parametrize(("name", "dtype"), [
+    ("sum", torch.float32), ("mean", torch.bfloat16), ("linalg_vector_norm", torch.bfloat16),
+    ("dot", torch.float32), ("dot", torch.float16)], ids=str)
 def test_the_limit_is_that_of_the_host_and_hardly_more(name: str, dtype: torch.dtype) -> None:
     for call in sample_calls(name, dtype):
         held = call.run()[0]
@@ -131,15 +133,16 @@ def calls(draw: st.DrawFn) -> BoundCall:
     x = (x * 2.0 ** draw(st.sampled_from([0, -20, -140, 100, -1000]))).to(dtype)
     if draw(st.booleans()):
         x.view(-1)[draw(st.integers(0, x.numel() - 1))] = draw(
-            st.sampled_from([0.0, math.inf, math.nan, 3e38, 1e-310])) if not x.stride()[-1] else 1.0
+            st.sampled_from([0.0, math.inf, math.nan, 3e38, -6e4, 1e-310]))
     x = x.permute(draw(st.permutations(range(x.dim()))))
     if draw(st.booleans()):
         x = x.unsqueeze(1).expand(-1, 3, *x.shape[1:])
     dims = [d for d in range(x.dim()) if draw(st.booleans())] or [0]
     op, args = draw(st.sampled_from([
-        (aten.sum.dim_IntList, (x, dims)), (aten.mean.dim, (x, dims)), (aten.amax.default, (x, dims)),
+        (aten.sum.dim_IntList, (x, dims)), (aten.mean.dim, (x, dims)),
+        (aten.amax.default, (x, dims)), (aten.count_nonzero.dim_IntList, (x, dims)),
         (aten.linalg_vector_norm.default, (x, 2, dims)),
-        (aten.linalg_vector_norm.default, (x, 1, dims)), (aten.count_nonzero.dim_IntList, (x, dims)),
+        (aten.linalg_vector_norm.default, (x, 1, dims)),
     ]))
     return bound(op, args, {})
 
@@ -232,7 +235,7 @@ BREAKS: dict[str, tuple[str, str]] = {
                                     "held_ptr + offsets(kept, kept_sizes, place_kept)"),
     "stale pointer": ("sums, held, self.limit", "sums, sums, self.limit"),
     "limit of another kind": ("tl.load(limit_ptr + 1) * scale", "tl.load(limit_ptr + 5) * scale"),
-    "defect of one sign": ("tl.abs(held.to(tl.float64) - expected)", "expected - held"),
+    "defect of one sign": ("tl.abs(widened(held).to(tl.float64) - expected)", "expected - held"),
     "only where the sum is large": ("size + limit < tl.load(limit_ptr + 5)", "size < limit"),
 }
 
