@@ -93,7 +93,8 @@ def test_right_floats_pass_and_a_wrong_one_is_placed(name: str, dtype: torch.dty
 
 
 @pytest.mark.parametrize(("name", "dtype"), [
-    (name, dtype) for name in EXACT for dtype in INTEGERS
+    pytest.param(name, dtype, marks=() if dtype in (torch.int64, torch.uint8, torch.bool)
+                 else pytest.mark.slow) for name in EXACT for dtype in INTEGERS
     if dtype is torch.int64 or not name.startswith("am")], ids=str)
 def test_right_integers_pass_and_a_wrong_one_is_placed(name: str, dtype: torch.dtype) -> None:
     accept_and_refuse(name, dtype)
