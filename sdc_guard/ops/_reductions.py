@@ -190,32 +190,50 @@ def _sums(call: HostCall, wide: type[np.floating[Any]]) -> tuple[F64, F64]:
     return value, np.abs(x, out=x).sum(axis=dims, keepdims=keepdim)
 
 
-def floating_sum(call: HostCall) -> Sum:
-    """The sum of a floating result, and its limits; see :mod:`sdc_guard.bounds.sums`."""
-    held = call.held[0]
-    dims = reduced_dims(call.call)
-    # A float64 sum is judged by a longer one where the machine has it.
-    wide = np.longdouble if format_of(held.dtype) is FLOAT64 else np.float64
-    value, abs_sum = _sums(call, wide)
-    n = num_terms(call.call)
+@dataclass(frozen=True, slots=True)
+class SumLimits:
+    """Limits on the error of a sum, as multiples of ``sum|x|`` and a constant: ``proof`` and
+    ``contract`` are the accumulation's, ``common`` and ``fixed`` belong to both."""
+
+    proof: float
+    contract: float
+    common: float
+    fixed: float
+
+
+def sum_limits(call: BoundCall, held: Tensor) -> SumLimits:
+    """The limits of a floating sum before its last rounding; see :mod:`sdc_guard.bounds.sums`.
+
+    Common to both limits are a cast of the terms to the result's dtype, and the parts of a
+    parallel sum, which are kept in that dtype.
+    """
+    n = num_terms(call)
     acc, out = accumulator_of(held.dtype), format_of(held.dtype)
     single = held.numel() == 1 and n >= sums.PARALLEL_FROM
     parts = torch.get_num_threads() if single else 0
-    narrow = out.precision < acc.precision
-    # What is common to both limits: our own rounding, a cast of the terms to the result's dtype,
-    # and the parts of a parallel sum, which are kept in that dtype.
-    common = sums.reference_error(n, abs_sum, float(np.finfo(wide).eps) / 2)
+    common, fixed = 0.0, 0.0
     given = call["self"].dtype
     if not is_covered_float(given) or format_of(given).precision > out.precision:
-        common = common + out.u * abs_sum + n * out.eta
-    if single and narrow:
-        common = common + out.u * abs_sum + parts * out.eta
-    proof = sums.any_order(n, abs_sum, acc) + common
-    given_strides = call["self"].stride()
-    if any(not given_strides[d] for d in dims):
-        return Sum(value, abs_sum, proof, proof)  # an expanded operand is summed in other runs
-    return Sum(value, abs_sum, proof,
-               sums.cascade(n, abs_sum, acc, num_runs(call.call), parts) + common)
+        common, fixed = out.u, n * out.eta
+    if single and out.precision < acc.precision:
+        common, fixed = common + out.u, fixed + parts * out.eta
+    proof = contract = float(sums.any_order(n, 1.0, acc))
+    strides = call["self"].stride()
+    if all(strides[d] for d in reduced_dims(call)):  # an expanded operand is summed in other runs
+        contract = float(sums.cascade(n, 1.0, acc, num_runs(call), parts))
+    return SumLimits(proof, contract, common, fixed)
+
+
+def floating_sum(call: HostCall) -> Sum:
+    """The sum of a floating result, and its limits, our own rounding included."""
+    held = call.held[0]
+    # A float64 sum is judged by a longer one where the machine has it.
+    wide = np.longdouble if format_of(held.dtype) is FLOAT64 else np.float64
+    value, abs_sum = _sums(call, wide)
+    found = sum_limits(call.call, held)
+    own = sums.reference_error(num_terms(call.call), abs_sum, float(np.finfo(wide).eps) / 2)
+    common = own + found.common * abs_sum + found.fixed
+    return Sum(value, abs_sum, found.proof * abs_sum + common, found.contract * abs_sum + common)
 
 
 def drawn(generator: torch.Generator, dtype: torch.dtype, *shape: int) -> Tensor:

@@ -6,6 +6,7 @@ reduced dimensions (the same result) and kept ones (the rolled result) alike; ro
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.ops._axes import FIXED
+from sdc_guard.ops._kernel_vector_norms import EXACT, extreme_check, run_of
+from sdc_guard.ops._kernels import KernelRun
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import Move, Symmetry, roll, split
@@ -68,15 +71,21 @@ def _samples(op: Any) -> Any:
     return samples
 
 
+def _kernel(call: BoundCall, held: tuple[Tensor, ...], *, kind: str) -> KernelRun | None:
+    return run_of(extreme_check(call["self"], held[0], reduced(call), kind), EXACT)
+
+
 @checked(aten.amax, family="reduction", axes=norm_axes, symmetries=_symmetries, reduction=True,
-         window=("d0", "d1", "d2", "d3"), samples=_samples(aten.amax))
+         window=("d0", "d1", "d2", "d3"), samples=_samples(aten.amax),
+         kernel=partial(_kernel, kind="max"))
 def amax(call: HostCall) -> tuple[Reference | None, ...]:
     """The largest element over dimensions, NaN if one is."""
     return _extreme(call, np.max)
 
 
 @checked(aten.amin, family="reduction", axes=norm_axes, symmetries=_symmetries, reduction=True,
-         window=("d0", "d1", "d2", "d3"), samples=_samples(aten.amin))
+         window=("d0", "d1", "d2", "d3"), samples=_samples(aten.amin),
+         kernel=partial(_kernel, kind="min"))
 def amin(call: HostCall) -> tuple[Reference | None, ...]:
     """The smallest element over dimensions, NaN if one is."""
     return _extreme(call, np.min)

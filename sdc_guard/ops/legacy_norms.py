@@ -19,15 +19,17 @@ from torch import Tensor
 
 from sdc_guard.bounds.gamma import own_rounding, rounding
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import is_covered_float
+from sdc_guard.formats import accumulator_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._kernel_vector_norms import norm_check, run_of
+from sdc_guard.ops._kernels import KernelRun
 from sdc_guard.ops._lines import selection_axes
 from sdc_guard.ops._places import GRAIN_SIZE
 from sdc_guard.ops._reductions import input_flops, num_terms, reduced_dims
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, roll, split
-from sdc_guard.ops.norm import norm_reference
+from sdc_guard.ops.norm import FORMULA, norm_reference, relative_error
 
 aten = torch.ops.aten
 
@@ -68,8 +70,18 @@ def _norm_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
             (op.out, (draw(9, 37), 2, [1]), {"out": draw(9)})]
 
 
+def _norm_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+    n, order = num_terms(call), _order(call)
+    if not n or not call["self"].dim():
+        return None
+    check = norm_check(call["self"], held[0], reduced_dims(call), order,
+                       lambda: relative_error(n, order, accumulator_of(held[0].dtype)))
+    return run_of(check, FORMULA)
+
+
 @checked(aten.norm, family="reduction", axes=selection_axes, symmetries=_norm_symmetries,
-         flops=input_flops, reduction=True, window=("d0", "d1", "d2", "d3"), samples=_norm_samples)
+         flops=input_flops, reduction=True, window=("d0", "d1", "d2", "d3"), samples=_norm_samples,
+         kernel=_norm_kernel)
 def norm(call: HostCall) -> tuple[Reference | None, ...]:
     """``(sum |x|^p)^(1/p)`` for p of 1, 2 and both infinities."""
     x, held = call["self"], call.held[0]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import torch
 
 from sdc_guard.bounds.gamma import own_rounding, rounding, stored
 from sdc_guard.formats import accumulator_of, is_covered_float
+from sdc_guard.ops._kernel_reductions import mean_kernel
 from sdc_guard.ops._reductions import REDUCTION, Call, drawn, floating_sum, num_terms
 from sdc_guard.ops._registry import HostCall, Reference, checked
 
@@ -32,7 +35,8 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     ]
 
 
-@checked(aten.mean, samples=samples, streams=True, **REDUCTION)
+@checked(aten.mean, samples=samples, streams=True,
+         kernel=partial(mean_kernel, roundings=DIVISION_ROUNDINGS), **REDUCTION)
 def mean(call: HostCall) -> tuple[Reference | None, ...]:
     """The error of the sum over n, and the roundings of the division.
 

@@ -29,8 +29,10 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.bounds.gamma import own_rounding, stored
 from sdc_guard.calls import BoundCall
-from sdc_guard.formats import accumulator_of, format_of, is_covered_float
+from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._kernel_vector_norms import list_run, norm_check, run_of
+from sdc_guard.ops._kernels import KernelRun
 from sdc_guard.ops._lists import list_axes
 from sdc_guard.ops._places import GRAIN_SIZE, negated
 from sdc_guard.ops._registry import HostCall, Reference, checked
@@ -40,6 +42,7 @@ from sdc_guard.ops._symmetry import RERUN, Move, Symmetry, reverse, roll, split
 aten = torch.ops.aten
 Array = NDArray[Any]
 
+FORMULA = "(h + 1) u / 2 + 2u, relative"
 LANES = 8
 LANE_TAIL = 64
 
@@ -96,6 +99,13 @@ def depth(x: Tensor, dims: tuple[int, ...], n: int, order: float) -> int:
     return n
 
 
+def relative_error(additions: int, order: float, acc: Format) -> float:
+    """Of a norm of order 1 or 2 with so many additions on the longest path, before it is rounded to
+    the result's format and without what squares lose that underflow."""
+    relative = (additions + 1) * acc.u
+    return relative / 2 * (1 + relative) + 2 * acc.u if order == 2 else relative
+
+
 def norm_reference(
     x: Array, held: Tensor, order: float, dims: tuple[int, ...], keepdim: bool, h: int
 ) -> Reference | None:
@@ -116,18 +126,16 @@ def norm_reference(
     expected = total if order == 1 else np.sqrt(total)
     limits = []
     for additions in (n, h):
-        relative = (additions + 1) * acc.u
+        error = expected * relative_error(additions, order, acc)
         if order == 2:
             lost = np.minimum(np.sqrt(n * acc.eta), n * acc.eta / expected)
-            error = expected * (relative / 2 * (1 + relative) + 2 * acc.u) + np.nan_to_num(lost)
-        else:
-            error = expected * relative
+            error = error + np.nan_to_num(lost)
         error = error + own_rounding(n + 2, expected)
         if held.element_size() == 2:
             error = stored(error, expected, format_of(held.dtype))
         limits.append(np.asarray(error))
     magnitude = np.where(total >= acc.max, np.inf, expected)
-    return Reference(expected, limits[0], limits[1], "(h + 1) u / 2 + 2u, relative", magnitude)
+    return Reference(expected, limits[0], limits[1], FORMULA, magnitude)
 
 
 def _norm_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
@@ -151,9 +159,26 @@ def _input_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
     return 2 * sum(t.numel() for path, t in call.tensors() if path[0] == 0)
 
 
+def _kernel_check(x: Tensor, held: Tensor, dims: tuple[int, ...], order: float) -> Any:
+    n = math.prod(int(x.shape[d]) for d in dims)
+    return norm_check(x, held, dims, order, lambda: relative_error(
+        depth(x, dims, n, order), order, accumulator_of(held.dtype)))
+
+
+def _kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+    check = _kernel_check(call["self"], held[0], reduced(call), float(call["ord"]))
+    return run_of(check, FORMULA)
+
+
+def _list_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+    order = float(call["ord"])
+    return list_run([_kernel_check(x, result, tuple(range(x.dim())), order)
+                     for x, result in zip(call["self"], held, strict=True)], FORMULA)
+
+
 @checked(aten.linalg_vector_norm, family="reduction", axes=norm_axes, symmetries=norm_symmetries,
          flops=_input_flops, reduction=True, window=("d0", "d1", "d2", "d3"),
-         samples=_norm_samples)
+         samples=_norm_samples, kernel=_kernel)
 def linalg_vector_norm(call: HostCall) -> tuple[Reference | None, ...]:
     """``(sum |x|^p)^(1/p)`` for p of 1, 2 and both infinities."""
     x, dims = call["self"], reduced(call.call)
@@ -177,8 +202,7 @@ def _list_symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetr
 
 
 @checked(aten._foreach_norm, family="foreach", axes=list_axes, symmetries=_list_symmetries,
-         flops=_input_flops, reduction=True,
-         samples=_list_samples)
+         flops=_input_flops, reduction=True, samples=_list_samples, kernel=_list_kernel)
 def foreach_norm(call: HostCall) -> tuple[Reference | None, ...]:
     """The norm of each list element."""
     found = []

@@ -8,6 +8,7 @@ import torch
 from sdc_guard import bits
 from sdc_guard.bounds.gamma import stored
 from sdc_guard.formats import FLOAT32, is_covered_float
+from sdc_guard.ops._kernel_reductions import sum_kernel
 from sdc_guard.ops._reductions import REDUCTION, Call, drawn, floating_sum, parts_of, reduced_dims
 from sdc_guard.ops._registry import HostCall, Reference, checked
 
@@ -32,7 +33,7 @@ def samples(generator: torch.Generator, dtype: torch.dtype) -> list[Call]:
     return calls
 
 
-@checked(aten.sum, samples=samples, streams=True, **REDUCTION)
+@checked(aten.sum, samples=samples, streams=True, kernel=sum_kernel, **REDUCTION)
 def sum_(call: HostCall) -> tuple[Reference | None, ...]:
     """|s - sum x| <= (n-1) u sum|x| in any order; h u sum|x| in ATen's cascade of depth h."""
     out_dtype = call.held[0].dtype

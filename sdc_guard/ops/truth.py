@@ -13,8 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from sdc_guard import bits
+from sdc_guard.calls import BoundCall
+from sdc_guard.ops._kernel_reductions import count_run
+from sdc_guard.ops._kernels import KernelRun
 from sdc_guard.ops._lines import selection_axes, unordered_symmetries
 from sdc_guard.ops._reductions import input_flops, reduced_dims
 from sdc_guard.ops._registry import HostCall, Reference, checked
@@ -43,7 +47,7 @@ def _samples(op: Any) -> Any:
     return samples
 
 
-def _register(op: Any, function: Any, text: str) -> None:
+def _register(op: Any, function: Any, text: str, rule: str) -> None:
     def reference(call: HostCall) -> tuple[Reference | None, ...]:
         x, held = call["self"], call.held[0]
         if not bits.has_values(x.dtype) or not bits.has_values(held.dtype):
@@ -54,17 +58,22 @@ def _register(op: Any, function: Any, text: str) -> None:
         target = bits.values(held).dtype
         return (Reference(expected.reshape(tuple(held.shape)).astype(target), 0.0, 0.0, "exact"),)
 
+    def kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
+        if held[0].dtype is torch.uint8 and call["self"].dtype not in (torch.uint8, torch.bool):
+            return None
+        return count_run(call, held, term="nonzero", rule=rule, formula="exact")
+
     reference.__doc__ = text
     reference.__module__ = __name__
     checked(op, family="reduction", axes=selection_axes, symmetries=unordered_symmetries,
             flops=input_flops, reduction=True, window=("d0", "d1", "d2", "d3"),
-            samples=_samples(op))(reference)
+            samples=_samples(op), kernel=kernel)(reference)
 
 
 def _dims(call: HostCall) -> tuple[int, ...] | None:
     return reduced_dims(call.call) if call["self"].dim() else None
 
 
-_register(aten.any, np.any, "True where an element is not 0.")
-_register(aten.all, np.all, "True where no element is 0.")
-_register(aten.count_nonzero, np.sum, "How many elements are not 0.")
+_register(aten.any, np.any, "True where an element is not 0.", "any")
+_register(aten.all, np.all, "True where no element is 0.", "all")
+_register(aten.count_nonzero, np.sum, "How many elements are not 0.", "equal")

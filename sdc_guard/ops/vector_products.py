@@ -24,6 +24,7 @@ from sdc_guard.bounds import products
 from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import accumulator_of, is_covered_float
+from sdc_guard.ops._kernel_reductions import dot_kernel
 from sdc_guard.ops._products import Call, addend_coefficient, factor, factor_reach
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
@@ -131,7 +132,8 @@ def _register(op: Any, operands: tuple[str, ...], outputs: tuple[str, ...], text
     reference.__doc__ = text
     reference.__module__ = __name__
     checked(op, family="product", operands=operands, outputs=outputs, symmetries=_symmetries,
-            flops=_flops, window=("m",), samples=_samples(op))(reference)
+            flops=_flops, window=("m",), samples=_samples(op),
+            kernel=dot_kernel if op in (aten.dot, aten.vdot) else None)(reference)
 
 
 _register(aten.mv, ("m k", "k"), ("m",), "A matrix times a vector.")

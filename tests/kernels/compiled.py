@@ -25,7 +25,9 @@ constants = {
     name: getattr(tl, value[3:]) if isinstance(value, str) and value.startswith("tl.") else value
     for name, value in job["constants"].items()
 }
-signature = {**job["signature"], **dict.fromkeys(constants, "constexpr")}
+# JSON has no tuples; an argument that is one has a type for each of its elements.
+types = {n: tuple(t) if isinstance(t, list) else t for n, t in job["signature"].items()}
+signature = {**types, **dict.fromkeys(constants, "constexpr")}
 kernel = getattr(module, job["kernel"])
 order = {name: signature[name] for name in kernel.arg_names}
 source = ASTSource(fn=kernel, signature=order, constexprs=constants)
@@ -37,13 +39,14 @@ print(compiled.asm["ptx"])
 
 
 def ptx_of(
-    file: Path, kernel: str, folder: Path, *, signature: dict[str, str],
+    file: Path, kernel: str, folder: Path, *, signature: dict[str, str | tuple[str, ...]],
     constants: dict[str, Any], capability: int = 90, **options: Any,
 ) -> str:
     """PTX of a ``@triton.jit`` function of a file.
 
     Args:
-        signature: triton types of the other arguments, such as ``"*bf16"``, ``"i64"``, ``"fp64"``.
+        signature: triton types of the other arguments, such as ``"*bf16"``, ``"i64"``, ``"fp64"``,
+            tuples of them for tuples.
         constants: values of the ``tl.constexpr`` arguments; ``"tl.float32"`` names a type.
         options: of the compiler; ``enable_fp_fusion=False`` unless given.
     """
