@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from sdc_guard.bounds.attention import QUERY_BLOCK, Machine
-from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, format_of, is_covered_float
 from sdc_guard.ops._kernels import KernelCheck, KernelOf, KernelRun, Notes
@@ -66,9 +65,9 @@ def row_factors(
 
     phi = k.contract_phi()
     rho = 10 * k.u * math.ceil(num_keys / k.key_block)
-    inner = gamma(num_keys + 4, k.u) + k.inputs
+    inner = k.order(num_keys + 4) + k.inputs
     return Factors(
-        scale, k.inputs + gamma(head_size + 6, k.u), k.u, k.acc.max / 2, phi,
+        scale, k.inputs + k.order(head_size + 6), k.u, k.acc.max / 2, phi,
         phi + rho + num_keys * k.u, (phi + rho + inner + k.v) * (1 + k.v),
         k.eta_v + 2 * k.acc.tiny, 2 * num_keys * k.eta,
         *narrowed(format_of(out), k.acc), *narrowed(format_of(lse), k.acc))
@@ -131,13 +130,13 @@ def gradient_factors(
     c, blocks = abs(scale), math.ceil(num_queries / QUERY_BLOCK)
     key_blocks = math.ceil(num_keys / k.key_block)
     return GradientFactors(
-        scale, k.inputs + gamma(head_size + 6, k.u), k.u, k.acc.max / 2, k.contract_phi(),
-        difference=gamma(value_size + 1, k.u) + k.inputs,
+        scale, k.inputs + k.order(head_size + 6), k.u, k.acc.max / 2, k.contract_phi(),
+        difference=k.order(value_size + 1) + k.inputs,
         underflow=2 * value_size * k.eta,
         v=k.v, floor=k.eta_v + k.eta, tiny=k.acc.tiny,
-        order_q=gamma(num_keys + 4, k.u) + k.inputs + key_blocks * k.v,
+        order_q=k.order(num_keys + 4) + k.inputs + key_blocks * k.v,
         absolute_q=2 * (1 + c) * num_keys * k.eta + key_blocks * k.eta_v,
-        order_k=gamma(num_queries + 4, k.u) + k.inputs + blocks * k.v,
+        order_k=k.order(num_queries + 4) + k.inputs + blocks * k.v,
         absolute_k=sharing * (2 * (1 + c) * num_queries * k.eta + blocks * k.eta_v),
         absolute_v=sharing * (2 * num_queries * k.eta + blocks * k.eta_v),
         flush=k.eta_v + 2 * k.acc.tiny,

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from sdc_guard.bounds.gamma import gamma
+from sdc_guard.bounds.products import product_error
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import BFLOAT16, FLOAT64, accumulator_of, format_of
 from sdc_guard.ops._convolutions import (
@@ -32,20 +34,25 @@ NUM_SAMPLES = 64
 
 
 def dot_factors(
-    num_terms: int, dtype: torch.dtype, u_in: float = 0.0, num_stored: int = 0
+    num_terms: int, dtype: torch.dtype, device_type: str, u_in: float = 0.0, num_stored: int = 0
 ) -> Factors:
-    """:func:`sdc_guard.bounds.convolution.dot_bound` as the numbers that a kernel takes."""
+    """:func:`sdc_guard.bounds.convolution.dot_bound` as the numbers that a kernel takes: its bound
+    before rounding is affine in ``sum|a b|`` and in ``sum|a|`` and ``sum|b|``."""
     from sdc_guard_kernels.sampled_convolution import Factors
 
     out, acc = format_of(dtype), accumulator_of(dtype)
-    flushed = out is BFLOAT16 or u_in > 0.0
-    relative = 2 * u_in + u_in * u_in + (1 + u_in) ** 2 * gamma(num_terms, acc.u)
+
+    def bound(abs_sum: float, reach: float) -> float:
+        return float(product_error(
+            num_terms, np.float64(abs_sum), reach, 0.0, dtype, u_in, device_type))
+
+    absolute = bound(0.0, 0.0)
     narrow = out is not acc
     tail = out.tiny if out.emin == acc.emin and out.precision < acc.precision else 0.0
     return Factors(
-        relative=relative + gamma(num_terms, FLOAT64.u),
-        absolute=2 * num_terms * (acc.tiny if flushed else acc.eta) + FLOAT64.eta,
-        operands=acc.tiny if flushed else 0.0,
+        relative=bound(1.0, 0.0) + gamma(num_terms, FLOAT64.u),
+        absolute=absolute + FLOAT64.eta,
+        operands=bound(0.0, 1.0) - absolute,
         stored=gamma(num_stored, out.u) if narrow else 0.0,
         stored_absolute=num_stored * out.eta if narrow else 0.0,
         u=out.u, tail=0.5 * out.eta + tail, largest=out.max)
@@ -91,7 +98,7 @@ def convolution_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun |
     terms = int(call["input"].shape[1]) // groups * window.num_taps + 1
     plan = kernels.plan_sums(
         out, call["input"], call["weight"], call["bias"], _kernel_window(window), groups,
-        dot_factors(num_roundings(device, out.dtype, terms), out.dtype,
+        dot_factors(num_roundings(device, out.dtype, terms), out.dtype, device,
                     input_rounding(out.dtype, device), stored + num_stored_on(device)),
         scattered=transposed, num_samples=NUM_SAMPLES)
     check = KernelCheck("sample", "gamma_K sum|w x| + underflow + rounding, K products in float64")
@@ -145,7 +152,7 @@ def _gradient_plans(call: BoundCall, held: tuple[Tensor, ...]) -> dict[int, Plan
         terms = int(grad.shape[1]) // groups * window.num_taps
         plans[0] = kernels.plan_sums(
             held[0], grad, weight, None, shape, groups,
-            dot_factors(num_roundings(device, dtype, terms), dtype, u_in,
+            dot_factors(num_roundings(device, dtype, terms), dtype, device, u_in,
                         stored * slow + extra),
             scattered=not transposed, num_samples=NUM_SAMPLES)
     if held[1] is not None and held[1].numel():
@@ -153,7 +160,7 @@ def _gradient_plans(call: BoundCall, held: tuple[Tensor, ...]) -> dict[int, Plan
         terms = num_roundings(device, dtype, num_images * math.prod(small.shape[2:]))
         plans[1] = kernels.plan_weight_gradients(
             held[1], large, small, shape, groups,
-            dot_factors(terms, dtype, u_in, (num_images + 1) * slow + extra),
+            dot_factors(terms, dtype, device, u_in, (num_images + 1) * slow + extra),
             num_samples=NUM_SAMPLES)
     if held[2] is not None and held[2].numel():
         terms = num_roundings(device, dtype, num_images * math.prod(grad.shape[2:]))

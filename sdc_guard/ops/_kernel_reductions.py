@@ -103,7 +103,8 @@ def dot_kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
     if plan is None or x.shape != y.shape or flushed:
         return None
     out, acc = format_of(result.dtype), accumulator_of(result.dtype)
-    limit = Linear(gamma(k, acc.u) + products.split_rounding(x.dtype, device), 0.0, 2 * k * acc.eta)
+    order = products.order_coefficient(k, x.dtype, device)
+    limit = Linear(order + products.split_rounding(x.dtype, device), 0.0, 2 * k * acc.eta)
     if out.precision < acc.precision:
         limit = Linear(limit.per_scale + 3 * out.u, 0.0, limit.fixed + 4 * out.tiny)
     own = sum_error(plan, x.dtype, term="product", accumulator="compensated")

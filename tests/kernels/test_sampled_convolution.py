@@ -197,7 +197,7 @@ def test_factors_give_the_bound_of_a_dot_product(
 ) -> None:
     if u_in and dtype is not torch.float32:
         pytest.skip("only float32 inputs are rounded")
-    f = adapter.dot_factors(90, dtype, u_in, stored)
+    f = adapter.dot_factors(90, dtype, "cpu", u_in, stored)
     exact, size = np.array([0.0, -2.5, 1e-42]), np.array([0.0, 30.0, 1e-41])
     expected = dot_bound(90, exact, size, 3.0, dtype, u_in, stored)
     e = f.relative * size + f.absolute + f.operands * 2 * 90 * 3.0
@@ -208,7 +208,7 @@ def test_factors_give_the_bound_of_a_dot_product(
 
 def judged_once(x: Tensor, w: Tensor, out: Tensor, factors: Factors | None = None) -> Verdict:
     rest = ([1], [1], [1], False, [0], 1)
-    factors = factors or adapter.dot_factors(9, out.dtype)
+    factors = factors or adapter.dot_factors(9, out.dtype, "cpu")
     return forward_verdict(out, x, w, None, rest, factors=factors)
 
 
