@@ -3,15 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 from sdc_guard.observe.compiled import CompiledRegions
+from sdc_guard.observe.launches import LaunchCounts
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.pipeline import Pipeline
-from sdc_guard.records import Coverage
+from sdc_guard.records import Coverage, OpCoverage
+
+
+class UnseenKernels:
+    """Kernels that no operator call tells of: Inductor's graphs, and Triton launches by a user.
+
+    Args:
+        begin_step: called before a compiled graph runs.
+    """
+
+    def __init__(self, begin_step: Callable[[], None]) -> None:
+        self._compiled = CompiledRegions(begin_step)
+        self._launches = LaunchCounts()
+
+    @property
+    def num_regions(self) -> int:
+        """Compiled graphs that have run."""
+        return self._compiled.num_regions
+
+    def open(self) -> None:
+        """Count from now on; called again at each step, for what was imported since."""
+        self._compiled.open()
+        self._launches.open()
+
+    def close(self) -> None:
+        self._compiled.close()
+        self._launches.close()
+
+    def coverage(self) -> tuple[OpCoverage, ...]:
+        return (*self._compiled.coverage(), *self._launches.coverage())
+
+    def gaps(self) -> set[str]:
+        return {*self._compiled.gaps(), *self._launches.gaps()}
 
 
 def coverage_of(
-    pipeline: Pipeline, mode: GuardMode, compiled: CompiledRegions, *, unwatched: Counter[str],
+    pipeline: Pipeline, mode: GuardMode, unseen: UnseenKernels, *, unwatched: Counter[str],
     steps_skipped: int, num_log_failures: int,
 ) -> Coverage:
     """Calls, elements and FLOPs checked and not, per op, with reasons.
@@ -28,8 +62,8 @@ def coverage_of(
     dead = pipeline.dead_witnesses | ({"kernel"} if pipeline.device.is_dead else frozenset())
     scheduler = pipeline.scheduler
     return Coverage(
-        ops=(*ops, *compiled.coverage()),
-        gaps=tuple(sorted(pipeline.gaps | compiled.gaps() | gaps)),
+        ops=(*ops, *unseen.coverage()),
+        gaps=tuple(sorted(pipeline.gaps | unseen.gaps() | gaps)),
         dead_witnesses=tuple(sorted(dead)),
         refused_relations=tuple(sorted(pipeline.refused)),
         overhead_s=scheduler.spent_s,

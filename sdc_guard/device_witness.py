@@ -16,6 +16,7 @@ from torch import Tensor
 from sdc_guard.attribute.arbitrate import undecided
 from sdc_guard.check.device import DeviceChecks, Doubt, place_in_result
 from sdc_guard.check.plan import Plan
+from sdc_guard.check.probe import feed
 from sdc_guard.check.reference import reference_at
 from sdc_guard.check.selftest import kernel_is_alive
 from sdc_guard.observe.mode import Watch
@@ -128,12 +129,21 @@ class DeviceWitness:
 
     def _is_alive(self, device: torch.device) -> bool:
         if device not in self._alive:
+            self._learn(device)
             self._alive[device] = alive = kernel_is_alive(device)
             if not alive:
                 self.is_dead = True
                 self._note_gap(f"the kernels on {device} missed a planted flip, or doubted a right "
                                "result: they are not used there")
         return self._alive[device]
+
+    def _learn(self, device: torch.device) -> None:
+        """Ask the device how it adds up products; bounds are those of the literature otherwise."""
+        try:
+            if device.type == "cuda":
+                feed(device)
+        except Exception as error:
+            self._on_error(f"while asking {device} how it adds up products", error)
 
 
 def _as_suspicion(doubt: Doubt, place: tuple[int, ...] | None) -> Suspicion:

@@ -18,13 +18,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sdc_guard import active, limits, ranks
-from sdc_guard.accounting import coverage_of, not_seen, not_undoable
+from sdc_guard.accounting import UnseenKernels, coverage_of, not_seen, not_undoable
 from sdc_guard.check.selftest import dead_witnesses
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.environment import collect_environment
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.gate import Gate, GateCalls
-from sdc_guard.observe.compiled import CompiledRegions
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.observe.provenance import Provenance
 from sdc_guard.observe.sampling import Scheduler, parse_budget
@@ -113,7 +112,7 @@ class Guard:
             self._mode.before_write = self._pipeline.device.before_write
         self._gate = Gate(self._gate_calls(), model, limits.parse_optimizers(optimizer),
                           self.memory_budget_bytes)
-        self._compiled = CompiledRegions(self._mode.begin_step_if_due)
+        self._unseen = UnseenKernels(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer
         self._mode.settle_step = self._gate.settle
         self._stepped: WeakSet[Optimizer] = WeakSet()
@@ -148,7 +147,7 @@ class Guard:
         if self._outer is not None:
             return self._outer.coverage
         return coverage_of(
-            self._pipeline, self._mode, self._compiled, unwatched=self._num_unwatched,
+            self._pipeline, self._mode, self._unseen, unwatched=self._num_unwatched,
             steps_skipped=self._steps_skipped, num_log_failures=self._events.failures.count)
 
     def summary(self) -> str:
@@ -199,7 +198,7 @@ class Guard:
         if not self._in_step:
             self._mode.rearm(self._new_step)
         self._gate.open()
-        self._compiled.open()
+        self._unseen.open()
         self._scheduler.start()
         self._step_started_s = time.perf_counter()
 
@@ -212,7 +211,7 @@ class Guard:
         remove(self._mode)
         self._mode.active = False
         self._scheduler.stop()
-        self._compiled.close()
+        self._unseen.close()
         self._depth = 0
         active.stop(self)
         self._events.write("summary", coverage=self.coverage, findings=len(self.findings))
@@ -223,7 +222,7 @@ class Guard:
         self._gate.close()
         remove(self._mode)
         self._mode.active = False
-        self._compiled.close()
+        self._unseen.close()
         self._events.close()
         self._depth = 0
         active.stop(self)
@@ -358,7 +357,7 @@ class Guard:
         self._is_over = True
         now_s = time.perf_counter()
         self._step_s, self._step_started_s = now_s - self._step_started_s, now_s
-        self._compiled.open()
+        self._unseen.open()
         self._mode.rearm(self._new_step)
         scheduler = self._scheduler
         scheduler.note_step(self._step_s, self._watching)
@@ -385,10 +384,10 @@ class Guard:
         step.  (Several optimizers may step after one backward.)"""
         mode, again = self._mode, not self._in_step and (
             not self._is_over or optimizer in self._stepped)
-        ran_compiled = self._compiled.num_regions != self._num_regions
+        ran_compiled = self._unseen.num_regions != self._num_regions
         alone = self._in_step and not mode.num_backward_ops
         if (again or alone) and self._watching and not ran_compiled:
             self.note_gap(not_seen("forward" if again else "backward"))
         self._stepped.add(optimizer)
-        self._num_regions = self._compiled.num_regions
+        self._num_regions = self._unseen.num_regions
         mode.num_backward_ops = 0

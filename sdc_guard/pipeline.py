@@ -24,9 +24,10 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.cases import make_case, suspect
 from sdc_guard.check.device import DeviceChecks
 from sdc_guard.check.frames import Frame, frame_of, framed
-from sdc_guard.check.plan import Plan, make_plan, spec_for
+from sdc_guard.check.plan import Plan, new_plan
 from sdc_guard.check.reference import REFERENCE_WORK, checksum, sampled_reference
 from sdc_guard.check.relations import Relation
+from sdc_guard.check.variants import variant_suspicions
 from sdc_guard.device_witness import DeviceWitness
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.eventlog import EventLog
@@ -34,7 +35,7 @@ from sdc_guard.evidence.redaction import without_values
 from sdc_guard.observe.classify import Entry
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
-from sdc_guard.ops import GENERATOR, GENERIC, copied, repeated
+from sdc_guard.ops import GENERATOR, GENERIC, copied
 from sdc_guard.records import (
     Attribution,
     Evidence,
@@ -127,6 +128,8 @@ class Pipeline:
             tally.measure(plan.elements, plan.flops)
         witnesses: list[str] = []
         failed = False
+        if plan.visits == 1 and plan.spec.variants is not None:
+            self._try_variants(plan, observation, watch)
         for run in self._witnesses_of(plan):
             try:
                 witness, suspicion, relation = run(plan, call, held, watch)
@@ -154,6 +157,19 @@ class Pipeline:
         spent_s = time.perf_counter() - started_s
         plan.cost_s = spent_s if not plan.cost_s else plan.cost_s + 0.2 * (spent_s - plan.cost_s)
 
+    def _try_variants(self, plan: Plan, observation: Observation, watch: Watch) -> None:
+        """Judge every implementation that the op may choose, once at each site."""
+        started_s = time.perf_counter()
+        call, held = observation.call, observation.held
+        try:
+            for variant in variant_suspicions(plan, call, held, self.scheduler.generator):
+                watch.tally.witnesses["variant"] += 1
+                if variant.suspicion is not None:
+                    self._investigate(plan, variant.observation, variant.suspicion, None, watch)
+        except Exception as error:
+            self.on_error(f"while trying the variants of {call.form.name}", error)
+        self.scheduler.excuse(time.perf_counter() - started_s)
+
     def _witnesses_of(self, plan: Plan) -> tuple[Callable[..., Any], ...]:
         if plan.spec.invariant is None:
             return self._replay, self._reference
@@ -162,24 +178,18 @@ class Pipeline:
         return self._invariant, self._replay, self._reference
 
     def _new_plan(self, key: Any, watch: Watch, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
-        spec = watch.entry.spec
-        assert spec is not None
+        assert watch.entry.spec is not None
         if len(self._plans) >= MAX_PLANS:
             self._plans.clear()
         flushes = watch.conditions.flushes_subnormals
-        if flushes:
-            self.gaps.add("torch.set_flush_denormal is on: calls are repeated, and no more")
-        try:
-            spec = spec_for(spec, call, held, flushes=flushes)
-            plan = make_plan(spec, call, held, self.memory_budget_bytes)
-        except Exception as error:  # a form of the call that the op's file does not expect
-            self.on_error(f"while planning checks of {call.form.name}", error)
-            spec = repeated(spec.packet, replayable=spec.replayable and not call.form.seeded)
-            plan = make_plan(spec, call, held, self.memory_budget_bytes)
+        plan, gaps = new_plan(
+            watch.entry.spec, call, held, self.memory_budget_bytes, flushes=flushes,
+            on_error=self.on_error)
+        still = plan.gaps() if "replay" not in self._silent else ()
+        if still:
+            gaps.add(f"{plan.spec.packet}: no relation moves {', '.join(sorted(still))}")
+        self.gaps |= gaps
         self._plans[key] = plan
-        gaps = plan.gaps()
-        if gaps:
-            self.gaps.add(f"{spec.packet}: no relation moves {', '.join(sorted(gaps))}")
         return plan
 
     def _invariant(

@@ -8,7 +8,7 @@ of the work that a reference may look at.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -184,3 +184,24 @@ def make_plan(
         proven=spec.proves is not None and spec.proves(call, held),
         operand_elements=sum(t.numel() for _, t in call.tensors()),
     )
+
+
+def new_plan(
+    spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...], memory_budget_bytes: int, *,
+    flushes: bool, on_error: Callable[[str, BaseException], None],
+) -> tuple[Plan, set[str]]:
+    """The plan of a site that is seen for the first time, and what it leaves open.
+
+    A call of a form that the op's file does not expect is repeated, and no more.
+    """
+    gaps: set[str] = set()
+    if flushes:
+        gaps.add("torch.set_flush_denormal is on: calls are repeated, and no more")
+    try:
+        spec = spec_for(spec, call, held, flushes=flushes)
+        plan = make_plan(spec, call, held, memory_budget_bytes)
+    except Exception as error:
+        on_error(f"while planning checks of {call.form.name}", error)
+        spec = repeated(spec.packet, replayable=spec.replayable and not call.form.seeded)
+        plan = make_plan(spec, call, held, memory_budget_bytes)
+    return plan, gaps

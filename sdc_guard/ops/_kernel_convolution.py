@@ -44,13 +44,13 @@ def dot_factors(
 
     def bound(abs_sum: float, reach: float) -> float:
         return float(product_error(
-            num_terms, np.float64(abs_sum), reach, 0.0, dtype, u_in, device_type))
+            num_terms, np.asarray(abs_sum), reach, 0.0, dtype, u_in, device_type))
 
     absolute = bound(0.0, 0.0)
     narrow = out is not acc
     tail = out.tiny if out.emin == acc.emin and out.precision < acc.precision else 0.0
     return Factors(
-        relative=bound(1.0, 0.0) + gamma(num_terms, FLOAT64.u),
+        relative=bound(1.0, 0.0),  # with the rounding of a sum in float64
         absolute=absolute + FLOAT64.eta,
         operands=bound(0.0, 1.0) - absolute,
         stored=gamma(num_stored, out.u) if narrow else 0.0,

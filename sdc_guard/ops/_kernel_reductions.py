@@ -16,7 +16,6 @@ from torch import Tensor
 
 from sdc_guard import bits
 from sdc_guard.bounds import products
-from sdc_guard.bounds.gamma import gamma
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT64, Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._kernels import KernelCheck, KernelRun, Notes

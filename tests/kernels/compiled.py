@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from tests.meta.tree import ROOT
+
 COMPILE = """
 import importlib.util, json, sys
 import triton.language as tl
@@ -54,7 +56,8 @@ def ptx_of(
            "capability": capability, "options": {"enable_fp_fusion": False, **options}}
     done = subprocess.run(
         [sys.executable, "-c", COMPILE, json.dumps(job)],
-        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder / "cache")},
+        env={**os.environ, "TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(folder / "cache"),
+             "PYTHONPATH": os.pathsep.join([str(ROOT / "kernels"), *sys.path])},
         capture_output=True,
         text=True,
         timeout=300,
