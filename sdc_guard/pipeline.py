@@ -243,7 +243,8 @@ class Pipeline:
         self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...], watch: Watch
     ) -> tuple[str, Suspicion | None, Relation | None]:
         spec, dead = plan.spec, self._silent
-        by_kernels = self.device.launch(plan, Observation(call, held), watch)
+        by_kernels = () if spec.kernel is None else self.device.launch(
+            plan, Observation(call, held), watch)
         if by_kernels:
             for witness in by_kernels[1:]:
                 watch.tally.witnesses[witness] += 1

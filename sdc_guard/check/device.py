@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,8 +116,9 @@ class DeviceChecks:
 
     @property
     def is_usable(self) -> bool:
-        """True if kernels may run in this process, on some device."""
-        return self._use == "always" or (self._use == "auto" and torch.cuda.is_available())
+        """True if kernels may run in this process.  Asks no driver: that would keep a process from
+        using CUDA after it is forked."""
+        return self._use == "always" or (self._use == "auto" and torch.backends.cuda.is_built())
 
     @property
     def has_pending(self) -> bool:
@@ -137,8 +138,8 @@ class DeviceChecks:
 
     def run_for(self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
         """What launches the checks of this call; None where no kernel takes it."""
-        kernel = plan.spec.kernel
-        if kernel is None or not held or held[0] is None or not self.runs_on(held[0].device):
+        kernel, device = plan.spec.kernel, device_of(held)
+        if kernel is None or device is None or not self.runs_on(device):
             return None
         # A site holds for any number where it takes one; coefficients do not.
         numbers = tuple(v for v in call.args if isinstance(v, float))
@@ -156,7 +157,8 @@ class DeviceChecks:
 
         Raises whatever a launch raises; nothing is pending then.
         """
-        device = observation.held[0].device
+        device = device_of(observation.held)
+        assert device is not None
         records = self._records.get(device)
         if records is None:
             records = self._records[device] = _new_records(device)
@@ -166,7 +168,7 @@ class DeviceChecks:
         notes = _Notes(records, first, seed, pending.checks, self.memory)
         timer = _timer(device)
         # The interpreter's arithmetic is NumPy's.
-        with np.errstate(all="ignore"), launching_on(observation.held[0]):
+        with np.errstate(all="ignore"), launching_on(records):
             run(observation.call, observation.held, notes)
         pending.spent_s = timer()
         if not pending.checks:
@@ -219,13 +221,18 @@ class DeviceChecks:
     def repeats(self, doubt: Doubt) -> bool:
         """Ask the kernel again, with nothing remembered: does the same check doubt the result?"""
         pending = doubt.pending
-        records = _new_records(pending.observation.held[0].device)
+        records = _new_records(pending.observation.held[doubt.check.output].device)
         checks: list[KernelCheck] = []
-        with np.errstate(all="ignore"), launching_on(pending.observation.held[0]):
+        with np.errstate(all="ignore"), launching_on(records):
             notes = _Notes(records, 0, pending.seed, checks, None)
             pending.run(pending.observation.call, pending.observation.held, notes)
         verdicts = _read(records[: len(checks)])
         return any(v.num_over and c == doubt.check for c, v in zip(checks, verdicts, strict=True))
+
+
+def device_of(held: Sequence[Tensor | None]) -> torch.device | None:
+    """Where a call's results are; some may be masked out."""
+    return next((t.device for t in held if t is not None), None)
 
 
 def place_in_result(doubt: Doubt) -> tuple[int, ...] | None:

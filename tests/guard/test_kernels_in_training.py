@@ -138,3 +138,16 @@ def test_without_the_kernels_nobody_would_have_seen_it(monkeypatch: pytest.Monke
         training.step()
     assert flip.injected
     assert not g.findings
+
+
+def test_a_gradient_that_nobody_asked_for_is_no_error() -> None:
+    """Of a first layer: the gradient of its input is masked out."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(2, 3, 3)
+    image = torch.randn(1, 2, 5, 5)
+    with guard(layer) as g:
+        layer(image).sum().backward()
+    assert g.coverage.guard_errors == 0
+    assert not g.findings
+    (backward,) = [op for op in g.coverage.ops if op.op == "aten.convolution_backward"]
+    assert backward.witnesses == {"kernel sample": 1}

@@ -193,7 +193,13 @@ def test_the_right_kernel_is_not_accused(operator: Operator, kernels: ModuleType
     assert guard.coverage.calls_checked == guard.coverage.calls > 0
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = 18
+"""Every second one or so; the others run with the slow tests."""
+
+
+@pytest.mark.parametrize("case", [
+    case if i % 2 and i < 2 * QUICK else pytest.param(case, marks=pytest.mark.slow)
+    for i, case in enumerate(CASES)])
 def test_a_broken_kernel_is_accused(case: str, tmp_path: Path) -> None:
     operator, broken = CASES[case]
     guard = guarded(broken(tmp_path), operator)
