@@ -58,10 +58,9 @@ def test_a_first_launch_in_inference_mode_blinds_no_later_reading(toy: Toy) -> N
 
 def test_a_reading_between_operators_is_seen_by_no_mode(toy: Toy) -> None:
     a_MK, b_KN = factors()
-    with guard() as g:
-        with FlopCounterMode(display=False) as counted:
-            wrong_once(a_MK, b_KN)
-            assert g.findings
+    with guard() as g, FlopCounterMode(display=False) as counted:
+        wrong_once(a_MK, b_KN)
+        assert g.findings
     assert counted.get_total_flops() == FLOPS
     assert {op.op: op.calls for op in g.coverage.ops} == {"aten.mm": 1}
 
