@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdc_guard.attribute.arbitrate import undecided
-from sdc_guard.check.device import DeviceChecks, Doubt, place_in_result
+from sdc_guard.check.device import DeviceChecks, Doubt, place_in_result, present_in
 from sdc_guard.check.plan import Plan
 from sdc_guard.check.probe import feed
 from sdc_guard.check.reference import reference_at
@@ -50,11 +50,14 @@ class DeviceWitness:
     def launch(self, plan: Plan, observation: Observation, watch: Watch) -> tuple[str, ...]:
         """Launch the kernels that check this call; returns the witnesses that will speak of it."""
         try:
-            if plan.spec.kernel is None or not self.checks.runs_on(observation.held[0].device):
+            present = present_in(observation.held)
+            if plan.spec.kernel is None or present is None:
+                return ()
+            if not self.checks.runs_on(present.device):
                 return ()
             started_s, is_new = time.perf_counter(), not plan.kernel_runs
             run = self.checks.run_for(plan, observation.call, observation.held)
-            if run is None or not self._is_alive(observation.held[0].device):
+            if run is None or not self._is_alive(present.device):
                 return ()
             if self.checks.is_full:
                 self.settle()

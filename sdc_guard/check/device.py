@@ -178,7 +178,8 @@ class DeviceChecks:
     def run_for(self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
         """What launches the checks of this call; None where no kernel takes it."""
         kernel = plan.spec.kernel
-        if kernel is None or not held or held[0] is None or not self.runs_on(held[0].device):
+        present = present_in(held)
+        if kernel is None or present is None or not self.runs_on(present.device):
             return None
         # A site holds for any number where it takes one; coefficients do not.
         numbers = tuple(v for v in call.args if isinstance(v, float))
@@ -196,7 +197,9 @@ class DeviceChecks:
 
         Raises whatever a launch raises; nothing is pending then.
         """
-        device = observation.held[0].device
+        present = present_in(observation.held)
+        assert present is not None
+        device = present.device
         records = self._records.get(device)
         if records is None:
             records = self._records[device] = _Records(device)
@@ -206,7 +209,7 @@ class DeviceChecks:
         timer = _timer(device)
         try:
             # The interpreter's arithmetic is NumPy's.
-            with np.errstate(all="ignore"), launching_on(observation.held[0]):
+            with np.errstate(all="ignore"), launching_on(present):
                 run(observation.call, observation.held, notes)
         except BaseException:  # what the kernels have noted so far is about no other call
             records.take_back(pending.first)
@@ -244,7 +247,7 @@ class DeviceChecks:
                 costs.append((pending.tag, pending.spent_s()))
             verdicts = self._records[device].read()
             for pending in pendings:
-                unchanged = pending.states == tuple(map(_state, _tensors(pending.observation)))
+                unchanged = _is_unchanged(pending)
                 for check, verdict in zip(pending.checks, verdicts[pending.first:], strict=False):
                     if verdict.num_over:
                         place = None if verdict.place == 0xFFFFFFFF else verdict.place
@@ -257,9 +260,11 @@ class DeviceChecks:
     def repeats(self, doubt: Doubt) -> bool:
         """Ask the kernel again, with nothing remembered: does the same check doubt the result?"""
         pending = doubt.pending
-        records = _Records(pending.observation.held[0].device)
+        present = present_in(pending.observation.held)
+        assert present is not None
+        records = _Records(present.device)
         checks: list[KernelCheck] = []
-        with np.errstate(all="ignore"), launching_on(pending.observation.held[0]):
+        with np.errstate(all="ignore"), launching_on(present):
             notes = _Notes(records, pending.seed, checks, None)
             pending.run(pending.observation.call, pending.observation.held, notes)
         verdicts = records.read()
@@ -284,6 +289,25 @@ def place_in_result(doubt: Doubt) -> tuple[int, ...] | None:
 def _tensors(observation: Observation) -> list[Tensor]:
     held = [t for t in observation.held if t is not None]
     return [*(t for _, t in observation.call.tensors()), *held]
+
+
+def present_in(held: tuple[Tensor | None, ...]) -> Tensor | None:
+    """The first result that the call was asked for; the input of a first layer has no gradient."""
+    return next((t for t in held if t is not None), None)
+
+
+def _is_unchanged(pending: Pending) -> bool:
+    """Have the tensors of a launch not been written to since?"""
+    num_operands = sum(1 for _ in pending.observation.call.tensors())
+    # What a call overwrites gets its new version after the launch, when the operator returns.
+    late = bool(pending.observation.call.form.overwrites)
+    for i, tensor in enumerate(_tensors(pending.observation)):
+        version, *memory = _state(tensor)
+        known_version, *known_memory = pending.states[i]
+        if memory != known_memory or not (
+                0 <= version - known_version <= (late and i >= num_operands)):
+            return False
+    return True
 
 
 def _aliases(observation: Observation) -> Observation:

@@ -195,3 +195,30 @@ def test_kernels_that_cannot_be_launched_are_tried_once(
     assert len(tried) == 1
     assert g.coverage.guard_errors == 1
     assert g.coverage.dead_witnesses == ("kernel",)
+
+
+@pytest.mark.parametrize("write", [
+    lambda a, b, result: torch.mm(a, b, out=result),
+    lambda a, b, result: result.addmm_(a, b),
+], ids=["out=", "in-place"])
+def test_a_call_that_overwrites_is_not_taken_for_a_later_write(
+    write: Callable[[Tensor, Tensor, Tensor], Tensor]
+) -> None:
+    a_MK, b_KN = factors()
+    result = torch.zeros(8, 5)
+    with guard() as g:
+        for op in (torch.ops.aten.mm.out, torch.ops.aten.addmm_.default):
+            with TransientFlip(op, 0, flat_index=7, bit=28):
+                write(a_MK, b_KN, result)
+    assert {f.verdict for f in g.findings} == {Verdict.CORRUPTION}
+
+
+def test_gradients_of_a_first_layer_are_judged() -> None:
+    x = torch.ones(2, 3, 5, 5)
+    with guard() as g:
+        for layer, images in ((nn.Conv2d(3, 4, 3), x), (nn.LayerNorm(5), x)):
+            layer(images).sum().backward()
+    assert g.coverage.guard_errors == 0
+    by_op = {op.op: op for op in g.coverage.ops}
+    assert by_op["aten.convolution_backward"].witnesses == {"kernel sample": 1}
+    assert by_op["aten.native_layer_norm_backward"].witnesses == {"kernel reference": 1}
