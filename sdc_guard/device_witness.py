@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sdc_guard.attribute.arbitrate import undecided
-from sdc_guard.check.device import DeviceChecks, Doubt, device_of, place_in_result
+from sdc_guard.check.device import DeviceChecks, Doubt, place_in_result, present_in
 from sdc_guard.check.plan import Plan
 from sdc_guard.check.probe import feed
 from sdc_guard.check.reference import reference_at
@@ -50,12 +50,14 @@ class DeviceWitness:
     def launch(self, plan: Plan, observation: Observation, watch: Watch) -> tuple[str, ...]:
         """Launch the kernels that check this call; returns the witnesses that will speak of it."""
         try:
-            device = device_of(observation.held)
-            if plan.spec.kernel is None or device is None or not self.checks.runs_on(device):
+            present = present_in(observation.held)
+            if plan.spec.kernel is None or present is None:
+                return ()
+            if not self.checks.runs_on(present.device):
                 return ()
             started_s, is_new = time.perf_counter(), not plan.kernel_runs
             run = self.checks.run_for(plan, observation.call, observation.held)
-            if run is None or not self._is_alive(device):
+            if run is None or not self._is_alive(present.device):
                 return ()
             if self.checks.is_full:
                 self.settle()
@@ -89,6 +91,11 @@ class DeviceWitness:
         """Read what was launched and investigate what is doubted."""
         if not self.checks.has_pending:
             return
+        # Outside of operators too: no mode of the user's or our own sees what is done here.
+        with torch._C._DisableTorchDispatch(), torch.no_grad():
+            self._read()
+
+    def _read(self) -> None:
         try:
             doubts, costs = self.checks.read()
         except Exception as error:  # a fault of the device, or no memory left
@@ -104,6 +111,8 @@ class DeviceWitness:
             except Exception as error:
                 name = doubt.pending.observation.call.form.name
                 self._on_error(f"while examining what a kernel doubts in {name}", error)
+                self._leave_open(doubt, "a kernel puts the result outside its bound, and looking "
+                                 f"closer failed: {type(error).__name__}: {error}")
 
     def _examine(self, doubt: Doubt) -> None:
         pending = doubt.pending
@@ -125,18 +134,35 @@ class DeviceWitness:
         else:
             reason = ("a kernel puts the result outside its bound; its operands have been "
                       "written to since, so nothing else could judge it")
-        self._investigate(plan, observation, _as_suspicion(doubt, place), None, watch,
-                          undecided(_as_suspicion(doubt, place), reason))
+        self._leave_open(doubt, reason)
+
+    def _leave_open(self, doubt: Doubt, reason: str) -> None:
+        """Keep a doubt as a finding that nothing could decide."""
+        pending = doubt.pending
+        suspicion = _as_suspicion(doubt, place_in_result(doubt))
+        try:
+            self._investigate(pending.plan, pending.observation, suspicion, None, pending.tag,
+                              undecided(suspicion, reason))
+        except Exception as error:
+            name = pending.observation.call.form.name
+            self._on_error(f"while keeping what a kernel doubts in {name}", error)
 
     def _is_alive(self, device: torch.device) -> bool:
         if device not in self._alive:
             self._learn(device)
-            self._alive[device] = alive = kernel_is_alive(device)
+            self._alive[device] = alive = self._is_seen_alive(device)
             if not alive:
                 self.is_dead = True
-                self._note_gap(f"the kernels on {device} missed a planted flip, or doubted a right "
-                               "result: they are not used there")
+                self._note_gap(f"the kernels on {device} missed a planted flip, doubted a right "
+                               "result, or failed: they are not used there")
         return self._alive[device]
+
+    def _is_seen_alive(self, device: torch.device) -> bool:
+        try:
+            return kernel_is_alive(device)
+        except Exception as error:  # no C compiler, say: every launch would fail in the same way
+            self._on_error(f"while trying the kernels on {device}", error)
+            return False
 
     def _learn(self, device: torch.device) -> None:
         """Ask the device how it adds up products; bounds are those of the literature otherwise."""

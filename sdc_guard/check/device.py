@@ -4,7 +4,8 @@ A launch returns at once; its verdict stays in a record on the device.  Until th
 the operands and results are held alive here, and the guard reads before anything else can change
 them: before an operator writes to one of their storages, before the optimizer steps, at the end of
 a step, and when what is held alive exceeds the memory budget.  Reading costs one copy for all
-records of a device.
+records of a device.  Held are aliases: ``tensor.data = ...`` takes nothing from them, and no
+autograd graph lives longer because of them.
 
 A record over its limit is a *doubt*.  The host's reference names the wrong elements; where it finds
 none the kernel is asked once more, without anything remembered.  If it repeats its doubt the two
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,15 +33,18 @@ from sdc_guard.ops._kernels import KernelCheck, KernelRun
 from sdc_guard.records import Observation
 
 NUM_RECORDS = 1024
-MAX_RECORDS_PER_LAUNCH = 16
+"""Of one block, and of all launches after which the records are read."""
 MAX_RUNS_PER_SITE = 8
+State = tuple[int, int, int]
+"""A tensor's version, the address of its values, and the bytes of its storage."""
 Launched = Callable[[], float]
 """Seconds that the device spent, once the records were read."""
 
 
 @dataclass(slots=True)
 class Pending:
-    """A launched check.  ``tag`` is the caller's own; ``slots`` are its records."""
+    """A launched check.  ``tag`` is the caller's own; ``first`` is the first of its records, of
+    which there is one for each of ``checks``; ``states`` are those of its tensors at the launch."""
 
     plan: Plan
     observation: Observation
@@ -49,7 +53,7 @@ class Pending:
     first: int
     seed: int
     checks: list[KernelCheck] = field(default_factory=list)
-    versions: tuple[int, ...] = ()
+    states: tuple[State, ...] = ()
     spent_s: Launched = lambda: 0.0
 
 
@@ -66,25 +70,62 @@ class Doubt:
     unchanged: bool
 
 
+class _Records:
+    """The records of a device, in blocks: one launch may ask for any number (the norms of a list of
+    gradients do)."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.num_used = 0
+        self._device = device
+        self._blocks: list[Tensor] = []
+
+    def next(self) -> Tensor:
+        """A zeroed record, int64 [2]."""
+        block, row = divmod(self.num_used, NUM_RECORDS)
+        if block == len(self._blocks):
+            self._blocks.append(_new_records(self._device))
+        self.num_used += 1
+        return self._blocks[block][row]
+
+    def take_back(self, first: int) -> None:
+        """Nobody will read those from ``first`` on."""
+        for part in self._used(first):
+            _clear(part)
+        self.num_used = first
+
+    def read(self) -> list[Any]:
+        """The verdicts of all that are used, which are zeroed and free again."""
+        verdicts = []
+        for part in self._used(0):
+            # The wait for the copy is one for the zeros too: other streams may use them at once.
+            copy = part.clone()
+            _clear(part)
+            verdicts += _read(copy)
+        self.num_used = 0
+        del self._blocks[1:]
+        return verdicts
+
+    def _used(self, first: int) -> list[Tensor]:
+        starts = range(0, self.num_used, NUM_RECORDS)
+        return [block[max(0, first - start) : self.num_used - start]
+                for start, block in zip(starts, self._blocks, strict=False)
+                if first < start + NUM_RECORDS]
+
+
 class _Notes:
     """:class:`sdc_guard.ops._kernels.Notes` of one launch."""
 
     def __init__(
-        self, records: Tensor, first: int, seed: int, checks: list[KernelCheck],
+        self, records: _Records, seed: int, checks: list[KernelCheck],
         memory: OperandMemory | None,
     ) -> None:
         self.seed = seed
         self._records = records
-        self._next = first
-        self._last = first + MAX_RECORDS_PER_LAUNCH
         self._checks = checks
         self._memory = memory
 
     def record(self, check: KernelCheck) -> Tensor:
-        if self._next >= self._last:
-            raise RuntimeError(f"a launch asks for more than {MAX_RECORDS_PER_LAUNCH} records")
-        record = self._records[self._next]
-        self._next += 1
+        record = self._records.next()
         self._checks.append(check)
         return record
 
@@ -108,9 +149,8 @@ class DeviceChecks:
         self.is_interpreted = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
         self._generator = generator
         self._memory_budget_bytes = memory_budget_bytes
-        self._records: dict[torch.device, Tensor] = {}
+        self._records: dict[torch.device, _Records] = {}
         self._pending: dict[torch.device, list[Pending]] = {}
-        self._num_used: dict[torch.device, int] = {}
         self._storages: set[int] = set()
         self._held_bytes = 0
 
@@ -128,7 +168,7 @@ class DeviceChecks:
     def is_full(self) -> bool:
         """True if the records should be read before another launch."""
         return self._held_bytes > self._memory_budget_bytes or any(
-            used + MAX_RECORDS_PER_LAUNCH > NUM_RECORDS for used in self._num_used.values())
+            records.num_used >= NUM_RECORDS for records in self._records.values())
 
     def runs_on(self, device: torch.device) -> bool:
         """Do kernels check what is on this device?"""
@@ -138,8 +178,9 @@ class DeviceChecks:
 
     def run_for(self, plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
         """What launches the checks of this call; None where no kernel takes it."""
-        kernel, device = plan.spec.kernel, device_of(held)
-        if kernel is None or device is None or not self.runs_on(device):
+        kernel = plan.spec.kernel
+        present = present_in(held)
+        if kernel is None or present is None or not self.runs_on(present.device):
             return None
         # A site holds for any number where it takes one; coefficients do not.
         numbers = tuple(v for v in call.args if isinstance(v, float))
@@ -157,25 +198,28 @@ class DeviceChecks:
 
         Raises whatever a launch raises; nothing is pending then.
         """
-        device = device_of(observation.held)
-        assert device is not None
+        present = present_in(observation.held)
+        assert present is not None
+        device = present.device
         records = self._records.get(device)
         if records is None:
-            records = self._records[device] = _new_records(device)
-        first = self._num_used.get(device, 0)
+            records = self._records[device] = _Records(device)
         seed = int(self._generator.integers(0, 2**63 - 1))
-        pending = Pending(plan, observation, tag, run, first, seed)
-        notes = _Notes(records, first, seed, pending.checks, self.memory)
+        pending = Pending(plan, _aliases(observation), tag, run, records.num_used, seed)
+        notes = _Notes(records, seed, pending.checks, self.memory)
         timer = _timer(device)
-        # The interpreter's arithmetic is NumPy's.
-        with np.errstate(all="ignore"), launching_on(records):
-            run(observation.call, observation.held, notes)
+        try:
+            # The interpreter's arithmetic is NumPy's.
+            with np.errstate(all="ignore"), launching_on(present):
+                run(observation.call, observation.held, notes)
+        except BaseException:  # what the kernels have noted so far is about no other call
+            records.take_back(pending.first)
+            raise
         pending.spent_s = timer()
         if not pending.checks:
             return ()
-        self._num_used[device] = first + len(pending.checks)
-        tensors = _tensors(observation)
-        pending.versions = tuple(map(_version, tensors))
+        tensors = _tensors(pending.observation)
+        pending.states = tuple(map(_state, tensors))
         for tensor in tensors:
             self._storages.add(storage_of(tensor))
             self._held_bytes += tensor.numel() * tensor.element_size()
@@ -189,7 +233,6 @@ class DeviceChecks:
     def drop(self) -> None:
         """Forget all that was launched, after a failure to read it."""
         self._pending.clear()
-        self._num_used.clear()
         self._records.clear()
         self._storages.clear()
         self._held_bytes = 0
@@ -203,12 +246,9 @@ class DeviceChecks:
         for device, pendings in launched.items():
             for pending in pendings:
                 costs.append((pending.tag, pending.spent_s()))
-            used = self._num_used.pop(device)
-            part = self._records[device][:used]
-            verdicts = _read(part)
-            part.zero_()
+            verdicts = self._records[device].read()
             for pending in pendings:
-                unchanged = pending.versions == tuple(map(_version, _tensors(pending.observation)))
+                unchanged = _is_unchanged(pending)
                 for check, verdict in zip(pending.checks, verdicts[pending.first:], strict=False):
                     if verdict.num_over:
                         place = None if verdict.place == 0xFFFFFFFF else verdict.place
@@ -221,18 +261,15 @@ class DeviceChecks:
     def repeats(self, doubt: Doubt) -> bool:
         """Ask the kernel again, with nothing remembered: does the same check doubt the result?"""
         pending = doubt.pending
-        records = _new_records(pending.observation.held[doubt.check.output].device)
+        present = present_in(pending.observation.held)
+        assert present is not None
+        records = _Records(present.device)
         checks: list[KernelCheck] = []
-        with np.errstate(all="ignore"), launching_on(records):
-            notes = _Notes(records, 0, pending.seed, checks, None)
+        with np.errstate(all="ignore"), launching_on(present):
+            notes = _Notes(records, pending.seed, checks, None)
             pending.run(pending.observation.call, pending.observation.held, notes)
-        verdicts = _read(records[: len(checks)])
+        verdicts = records.read()
         return any(v.num_over and c == doubt.check for c, v in zip(checks, verdicts, strict=True))
-
-
-def device_of(held: Sequence[Tensor | None]) -> torch.device | None:
-    """Where a call's results are; some may be masked out."""
-    return next((t.device for t in held if t is not None), None)
 
 
 def place_in_result(doubt: Doubt) -> tuple[int, ...] | None:
@@ -255,14 +292,58 @@ def _tensors(observation: Observation) -> list[Tensor]:
     return [*(t for _, t in observation.call.tensors()), *held]
 
 
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
+def present_in(held: tuple[Tensor | None, ...]) -> Tensor | None:
+    """The first result that the call was asked for; the input of a first layer has no gradient."""
+    return next((t for t in held if t is not None), None)
+
+
+def _is_unchanged(pending: Pending) -> bool:
+    """Have the tensors of a launch not been written to since?"""
+    num_operands = sum(1 for _ in pending.observation.call.tensors())
+    # What a call overwrites gets its new version after the launch, when the operator returns.
+    late = bool(pending.observation.call.form.overwrites)
+    for i, tensor in enumerate(_tensors(pending.observation)):
+        version, *memory = _state(tensor)
+        known_version, *known_memory = pending.states[i]
+        if memory != known_memory or not (
+                0 <= version - known_version <= (late and i >= num_operands)):
+            return False
+    return True
+
+
+def _aliases(observation: Observation) -> Observation:
+    """The same memory under version counters that are shared with the tensors'."""
+    def alias(tensor: Tensor) -> Tensor:
+        if tensor.is_inference():  # has neither a counter nor a graph
+            return tensor
+        # Below autograd, where a mode runs, `detach` alone begins a counter of its own.
+        with torch._C._SetExcludeDispatchKeyGuard(torch._C.DispatchKey.ADInplaceOrView, False):
+            return tensor.detach()
+
+    held = [t if t is None else alias(t) for t in observation.held]
+    return Observation(observation.call.mapped(lambda _, t: alias(t)), tuple(held))
+
+
+def _state(tensor: Tensor) -> State:
+    """What a write changes, and whoever frees or resizes the memory (FSDP does)."""
+    version = -1 if tensor.is_inference() else tensor._version
+    if tensor.layout is not torch.strided:
+        return version, 0, 0
+    return version, tensor.data_ptr(), tensor.untyped_storage().nbytes()
+
+
+def _clear(records: Tensor) -> None:
+    with torch.inference_mode():  # they may have been made in it, and are written to elsewhere
+        records.zero_()
 
 
 def _new_records(device: torch.device) -> Tensor:
     from sdc_guard_kernels.verdict import new_records
 
-    return new_records(NUM_RECORDS, device)
+    records = new_records(NUM_RECORDS, device)
+    if device.type == "cuda":  # a launch in another stream shall find the zeros
+        torch.cuda.current_stream(device).synchronize()
+    return records
 
 
 def _read(records: Tensor) -> list[Any]:
