@@ -3,7 +3,7 @@
 #   PYTHON=python3.12      interpreter for the virtual environment (3.11 or newer)
 #   VENV=path              where that environment lives
 #   PIP_ARGS="..."         more arguments for pip, for example --find-links DIR
-#   PYTEST_ARGS="..."      more arguments for pytest, for example -k row_sum
+#   PYTEST_ARGS="..."      more arguments for pytest, for example -k reductions
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
 #   NO_INSTALL=1           test-gpu, bench-gpu: install nothing, run this checkout with $(PYTHON)
 #   LIMIT_S=420, OUT=path  bench-gpu: seconds that it may take, folder for its results

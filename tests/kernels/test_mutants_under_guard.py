@@ -22,14 +22,13 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 import sdc_guard
 from sdc_guard import Verdict
-from sdc_guard_kernels import fingerprint, operand_sums, reductions, row_sum
+from sdc_guard_kernels import fingerprint, operand_sums, reductions
 from tests.kernels import (
     test_fingerprint,
     test_operand_sums,
     test_reductions,
-    test_row_sum,
 )
-from tests.kernels.test_row_sum import wide_range
+from tests.kernels.drawn import wide_range
 from tests.kernels.variants import load_variant
 from tests.kernels.words_by_definition import data_sums
 
@@ -49,18 +48,8 @@ class Operator:
     operands: tuple[Tensor, ...]
 
 
-def row_sums(kernels: ModuleType, x: Tensor) -> Tensor:
-    return torch.stack(list(kernels.row_sum(x, accumulator="compensated")))
-
-
 def both_sums(x: Any, axis: Any = 1) -> Any:
     return np.stack([x.sum(axis), np.abs(x).sum(axis)])
-
-
-def limit_of_rows(x: Any) -> Any:
-    """gamma of the kernel's lanes and NumPy's own sum, times sum|x|."""
-    c = row_sum.error_coefficient(x.shape[1], torch.float32, accumulator="compensated") + SLACK
-    return c * np.stack([np.abs(x).sum(1)] * 2)
 
 
 def sums_of_three(kernels: ModuleType, x: Tensor) -> Tensor:
@@ -122,8 +111,6 @@ def integers(*shape: int) -> Tensor:
     return torch.randint(-2**31, 2**31 - 1, shape, dtype=torch.int32, generator=generator)
 
 
-ROWS = Operator(row_sums, both_sums, limit_of_rows,
-                (wide_range(40, 400, dtype=torch.float32)[2:21, 3:300],))
 SUMS = Operator(sums_of_three, three_by_definition, limit_of_three,
                 (wide_range(20, 6, 5, 9)[:, 1:],))
 FP32_SUMS = Operator(sums_of_three, three_by_definition, limit_of_three_in_fp32,
@@ -152,9 +139,6 @@ def guarded(kernels: ModuleType, operator: Operator) -> sdc_guard.Guard:
 
 
 CASES: dict[str, tuple[Operator, Callable[[Path], ModuleType]]] = {}
-for name, change in test_row_sum.BREAKS.items():
-    CASES[f"row_sum: {name}"] = (
-        ROWS, lambda folder, change=change: load_variant(row_sum, folder, change))
 for name, change in test_reductions.BREAKS.items():
     CASES[f"reductions: {name}"] = (
         FP32_SUMS if name == "compensation lost" else SUMS,
@@ -183,9 +167,9 @@ def test_there_are_enough_of_them() -> None:
 
 @pytest.mark.parametrize(
     ("operator", "kernels"),
-    [(ROWS, row_sum), (SUMS, reductions), (FP32_SUMS, reductions), (OPERANDS, operand_sums),
+    [(SUMS, reductions), (FP32_SUMS, reductions), (OPERANDS, operand_sums),
      (WORDS, fingerprint)],
-    ids=["row_sum", "reductions", "compensated reductions", "operand_sums", "fingerprint"])
+    ids=["reductions", "compensated reductions", "operand_sums", "fingerprint"])
 def test_the_right_kernel_is_not_accused(operator: Operator, kernels: ModuleType) -> None:
     guard = guarded(kernels, operator)
     assert not guard.findings

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.kernels.compiled import float_arithmetic, ptx_of
+from tests.kernels.drawn import wide_range
 from tests.kernels.variants import load_variant
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
@@ -38,13 +39,6 @@ SMALL = (("WIDEST_ROW_BLOCK = 1024", "WIDEST_ROW_BLOCK = 16"),
          ("MOST_ROWS = 128", "MOST_ROWS = 16"), ("FEWEST_PROGRAMS = 256", "FEWEST_PROGRAMS = 8"),
          ("FOLD_BLOCK = 256", "FOLD_BLOCK = 32"))
 """Several tiles and spans in a small matrix."""
-
-
-def wide_range(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 1) -> Tensor:
-    """Random signs over 2^-6 ... 2^6: terms that round when added, and large cancellation."""
-    generator = torch.Generator().manual_seed(seed)
-    exponent = torch.randint(-6, 7, shape, generator=generator, dtype=torch.float64)
-    return (torch.randn(shape, generator=generator, dtype=torch.float64) * 2.0**exponent).to(dtype)
 
 
 def worst_share(x: Tensor, *, columns: bool, kernels: ModuleType = module) -> float:

@@ -19,7 +19,7 @@ from sdc_guard import bits
 from sdc_guard.calls import BoundCall
 from sdc_guard.ops import lookup
 from sdc_guard.ops._registry import HostCall
-from tests.kernels.test_row_sum import wide_range
+from tests.kernels.drawn import wide_range
 from tests.kernels.variants import load_variant
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")

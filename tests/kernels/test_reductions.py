@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tests.kernels.test_row_sum import wide_range
+from tests.kernels.drawn import wide_range
 from tests.kernels.variants import load_variant
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
