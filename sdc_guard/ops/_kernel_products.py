@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -38,6 +38,7 @@ SAMPLED_FROM = 32 * SAMPLES
 """Elements from which on a result is sampled: the sample stays a small part of the product."""
 
 CHECKSUM = KernelCheck("checksum", "sum_j bound(c_ij), c w = A (B w)", unit="row")
+COLUMN_CHECKSUM = KernelCheck("checksum", "sum_i bound(c_ij), w c = (w A) B", unit="column")
 SAMPLE = KernelCheck("sample", products.FORMULA)
 
 _ROUNDED_UP = 1.0 + 2.0**-40
@@ -102,7 +103,9 @@ def checksum_bytes(call: BoundCall) -> int:
     return total
 
 
-def product_checks(*, row_share: float = 1.0, num_samples: int | None = None) -> KernelOf:
+def product_checks(
+    *, row_share: float = 1.0, num_samples: int | None = None, columns: bool = False
+) -> KernelOf:
     """The ``kernel`` of a product.
 
     Args:
@@ -110,6 +113,8 @@ def product_checks(*, row_share: float = 1.0, num_samples: int | None = None) ->
             B is read whole all the same, unless its sums are remembered.
         num_samples: elements to compute again; ``SAMPLES`` for results of ``SAMPLED_FROM``
             elements and more, none for smaller ones, unless given.
+        columns: form the checksums of all columns too, ``C' = B' A'``.  Rows see every element
+            already; the two together name the one that is wrong, for a second pass.
     """
 
     def kernel(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
@@ -120,16 +125,18 @@ def product_checks(*, row_share: float = 1.0, num_samples: int | None = None) ->
         samples = num_samples
         if samples is None:
             samples = SAMPLES if held[0].numel() >= SAMPLED_FROM else 0
-        return _run(left, right, row_share, samples)
+        return _run(left, right, row_share, samples, columns)
 
     return kernel
 
 
-def _run(left: str, right: str, row_share: float, num_samples: int) -> KernelRun:
+def _run(
+    left: str, right: str, row_share: float, num_samples: int, columns: bool
+) -> KernelRun:
     from sdc_guard_kernels.product_checksum import product_checksum
     from sdc_guard_kernels.sampled_product import sampled_product
 
-    known: dict[tuple[float, ...], tuple[Tensor, Tensor]] = {}
+    known: dict[tuple[float, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
 
     def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
         a, b, c = call[left], call[right], held[0]
@@ -138,12 +145,17 @@ def _run(left: str, right: str, row_share: float, num_samples: int) -> KernelRun
         key = (alpha, beta, products.input_rounding(b.dtype, c.device.type))
         if key not in known:
             known.clear()
-            known[key] = _numbers(call, held)
-        for_rows, for_elements = known[key]
+            turned = _numbers(call, held, turned=True)[0] if columns else None
+            known[key] = (*_numbers(call, held), turned)
+        for_rows, for_elements, for_columns = known[key]
         addend = call["self"] if left != "self" and beta else None
         product_checksum(
             a, right_sums(b, notes), c, for_rows, notes.record(CHECKSUM), addend=addend,
             row_share=row_share, seed=notes.seed)
+        if for_columns is not None:
+            product_checksum(
+                b.mT, right_sums(a.mT, notes), c.mT, for_columns, notes.record(COLUMN_CHECKSUM),
+                addend=None if addend is None else _turned(addend))
         if num_samples:
             sampled_product(a, b, c, for_elements, notes.record(SAMPLE), seed=notes.seed,
                             num_samples=num_samples, addend=addend)
@@ -182,14 +194,27 @@ def _as_it_lies(b: Tensor, by_rows: Callable[[Tensor], bool]) -> tuple[Tensor, b
     return (b, False) if by_rows(b) else (b.transpose(-1, -2), True)
 
 
-def _numbers(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-    """What the limits of rows and of elements are made of, on the device."""
+def _turned(addend: Tensor) -> Tensor:
+    """C0' of what broadcasts to C; a vector is a row of C, hence a column of C'."""
+    if addend.dim() == 1:
+        return addend[:, None]
+    return addend.mT if addend.dim() > 1 else addend
+
+
+def _numbers(
+    call: BoundCall, held: tuple[Tensor, ...], *, turned: bool = False
+) -> tuple[Tensor, Tensor]:
+    """What the limits of rows and of elements are made of, on the device; those of the rows of C'
+    where the product is ``turned``."""
     from sdc_guard_kernels import operand_sums, product_checksum, sampled_product
 
     left, right = operand_names(call)
     a, b, c = call[left], call[right], held[0]
     alpha, beta = _factors(call)
     error, out = element_error(call, held), format_of(c.dtype)
+    if turned:
+        a, b, c = b.mT, a.mT, c.mT
+        error = replace(error, per_a=error.per_b, per_b=error.per_a)
     acc = accumulator_of(b.dtype)
     # A subnormal result may be flushed, see bounds.products.
     flushed = out.tiny if out.emin == acc.emin and out.precision < acc.precision else 0.0

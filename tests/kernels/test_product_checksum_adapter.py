@@ -24,7 +24,7 @@ from tests.soundness.evaluators import discover, emulations
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
-from sdc_guard_kernels.verdict import Verdict
+from sdc_guard_kernels.verdict import Verdict, read
 
 aten = torch.ops.aten
 PACKETS = ("aten.mm", "aten.addmm", "aten.bmm", "aten.baddbmm")
@@ -244,6 +244,35 @@ def test_other_dtypes_are_left_to_the_host(dtype: torch.dtype) -> None:
     kernel = spec_of("aten.mm").kernel
     assert kernel is not None
     assert kernel(call, call.run_identical()) is None
+
+
+@pytest.mark.parametrize("packet", ["aten.mm", "aten.addmm", "aten.baddbmm"])
+def test_columns_name_the_column(packet: str) -> None:
+    for call in samples(spec_of(packet), torch.float32):
+        if call.form.is_out:
+            continue
+        held = call.run_identical()
+        run = adapter.product_checks(columns=True, num_samples=0)(call, held)
+        assert run is not None
+
+        def judged(
+            result: Tensor, run: Any = run, call: BoundCall = call,
+            rest: tuple[Tensor, ...] = held[1:],
+        ) -> dict[str, Verdict]:
+            notes = FakeNotes(result.device)
+            run(call, (result, *rest), notes)
+            return dict(zip((c.unit for c in notes.checks), read(torch.stack(notes.records)),
+                            strict=True))
+
+        right = judged(held[0])
+        assert (right["row"].num_over, right["column"].num_over) == (0, 0)
+        assert right["column"].worst_share > 0.0
+        place = tuple(n - 1 for n in held[0].shape)
+        found = judged(flipped(held[0], place))
+        shape = tuple(held[0].shape)
+        column = int(np.ravel_multi_index((*place[:-2], place[-1]), (*shape[:-2], shape[-1])))
+        assert (found["column"].num_over, found["column"].place) == (1, column)
+        assert found["row"].num_over == 1
 
 
 def test_a_share_of_rows_and_any_number_of_samples() -> None:
