@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -49,32 +48,22 @@ def is_slow(backend: str) -> bool:
     return backend.startswith("Slow")
 
 
-def adds_products(
-    device_type: str, dtype: torch.dtype, backend: str, stride: Sequence[int],
-    dilation: Sequence[int],
-) -> bool:
+def adds_products(device_type: str, backend: str) -> bool:
     """True where the results are sums of products, whatever the order: no Winograd, no FFT.
 
-    On a CPU: all but NNPACK, XNNPACK and ATen's Winograd.  On CUDA: ATen's own kernels; of cuDNN's
-    convolutions those in double, and those with a stride or a dilation, for which its manual
-    (``cudnnConvolutionForward``, ``...BackwardData``, ``...BackwardFilter``, the tables of
-    supported algorithms) lists neither FFT nor Winograd.  All others there have no bound.
+    On a CPU: all but NNPACK, XNNPACK and ATen's Winograd.  On CUDA: ATen's own kernels; which of
+    cuDNN's convolutions may use FFT or Winograd depends on its version, and has not been seen.
     """
     if device_type == "cpu":
         return not backend.startswith(("Nnpack", "Winograd", "Xnnpack"))
-    if device_type != "cuda":
-        return False
-    return (dtype is torch.float64 or backend.startswith(("CudaDepthwise", "Slow"))
-            or (backend.startswith("Cudnn") and max((*stride, *dilation)) > 1))
+    return device_type == "cuda" and backend.startswith(("CudaDepthwise", "Slow"))
 
 
 def is_judged(call: BoundCall, held: Tensor) -> bool:
     """In a format that we know, by a backend that computes dot products."""
     same = {t.dtype for _, t in call.tensors()} == {held.dtype}
-    window = window_of(call)
     return (is_covered_float(held.dtype) and same
-            and adds_products(held.device.type, held.dtype, backend_of(call), window.stride,
-                              window.dilation))
+            and adds_products(held.device.type, backend_of(call)))
 
 
 def num_roundings(device_type: str, dtype: torch.dtype, num_terms: int) -> int:

@@ -244,14 +244,11 @@ def test_addresses_are_64_bits_wide() -> None:
 
 
 def test_what_may_be_winograd_or_an_fft_is_not_judged() -> None:
-    half, single, double = torch.float16, torch.float32, torch.float64
-    assert adds_products("cpu", single, "Mkldnn", [1, 1], [1, 1])
-    assert not adds_products("cpu", single, "Winograd3x3Depthwise", [1, 1], [1, 1])
-    assert not adds_products("cuda", half, "Cudnn", [1, 1], [1, 1])
-    assert adds_products("cuda", half, "Cudnn", [2, 1], [1, 1])
-    assert adds_products("cuda", single, "CudaDepthwise2d", [1, 1], [1, 1])
-    assert adds_products("cuda", double, "Cudnn", [1, 1], [1, 1])
-    assert not adds_products("mps", single, "Mps", [2, 2], [1, 1])
+    assert adds_products("cpu", "Mkldnn")
+    assert not adds_products("cpu", "Winograd3x3Depthwise")
+    assert not adds_products("cuda", "Cudnn")
+    assert adds_products("cuda", "CudaDepthwise2d")
+    assert not adds_products("mps", "Mps")
 
 
 MUTANTS: dict[str, tuple[str, str]] = {
