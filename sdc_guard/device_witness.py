@@ -41,6 +41,7 @@ class DeviceWitness:
         self.checks = checks
         self.is_dead = False
         self.withdrawn = 0
+        self.reads_evaluation = False
         self._alive: dict[torch.device, bool] = {}
         self._scheduler = scheduler
         self._investigate = investigate
@@ -106,6 +107,7 @@ class DeviceWitness:
             if seconds:
                 self._scheduler.charge_device(watch.tally, seconds)
         for doubt in doubts:
+            self.reads_evaluation = not doubt.pending.with_grad
             try:
                 self._examine(doubt)
             except Exception as error:
@@ -113,6 +115,8 @@ class DeviceWitness:
                 self._on_error(f"while examining what a kernel doubts in {name}", error)
                 self._leave_open(doubt, "a kernel puts the result outside its bound, and looking "
                                  f"closer failed: {type(error).__name__}: {error}")
+            finally:
+                self.reads_evaluation = False
 
     def _examine(self, doubt: Doubt) -> None:
         pending = doubt.pending

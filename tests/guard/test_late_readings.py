@@ -222,3 +222,43 @@ def test_gradients_of_a_first_layer_are_judged() -> None:
     by_op = {op.op: op for op in g.coverage.ops}
     assert by_op["aten.convolution_backward"].witnesses == {"kernel sample": 1}
     assert by_op["aten.native_layer_norm_backward"].witnesses == {"kernel reference": 1}
+
+
+@pytest.mark.parametrize("with_grad", [True, False])
+def test_a_doubt_of_an_evaluation_counts_against_no_step(toy: Toy, with_grad: bool) -> None:
+    model = nn.Linear(5, 4, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    def step() -> None:
+        model(torch.ones(8, 5)).sum().backward()
+        optimizer.step()
+
+    with guard(on_finding="skip", model=model) as g:
+        step()
+        with torch.set_grad_enabled(with_grad):
+            wrong_once(*factors())
+        step()
+    assert [f.verdict for f in g.findings] == [Verdict.CORRUPTION]
+    assert g.coverage.steps_skipped == with_grad
+
+
+def test_a_doubt_of_an_evaluation_raises_all_the_same(toy: Toy) -> None:
+    model = nn.Linear(5, 4, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with guard(on_finding="raise", model=model):
+        model(torch.ones(8, 5)).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            wrong_once(*factors())
+        with pytest.raises(sdc_guard.CorruptionDetected):
+            model(torch.ones(8, 5))
+
+
+def test_a_guard_within_a_guard_reads_under_the_lock_of_the_outer_one(toy: Toy) -> None:
+    with guard() as outer, guard() as inner:
+        lock: Any = outer._mode.locked()
+        owned = []
+        outer._pipeline.device.settle = (  # type: ignore[method-assign]
+            lambda: owned.append(lock._is_owned()))
+        assert not inner.findings
+        assert owned == [True]
