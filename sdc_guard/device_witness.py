@@ -19,6 +19,7 @@ from sdc_guard.check.plan import Plan
 from sdc_guard.check.probe import feed
 from sdc_guard.check.reference import reference_at
 from sdc_guard.check.selftest import kernel_is_alive
+from sdc_guard.device_bits import is_capturing
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
 from sdc_guard.records import Observation, Suspicion
@@ -90,7 +91,7 @@ class DeviceWitness:
 
     def settle(self) -> None:
         """Read what was launched and investigate what is doubted."""
-        if not self.checks.has_pending:
+        if not self.checks.has_pending or is_capturing():
             return
         # Outside of operators too: no mode of the user's or our own sees what is done here.
         with torch._C._DisableTorchDispatch(), torch.no_grad():

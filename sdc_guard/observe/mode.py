@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdc_guard import bits
+from sdc_guard import bits, device_bits
 from sdc_guard.calls import BoundCall, flatten, without
 from sdc_guard.observe.classify import Entry, Kind, classify
 from sdc_guard.observe.provenance import Origin, Provenance
@@ -92,9 +92,8 @@ class GuardMode(TorchDispatchMode):
         return True
 
     def measure_floor_s(self) -> float:
-        """What one call costs that is let through, in seconds: by how much an op that makes no
-        numbers takes longer under this mode, medians.  In a thread of its own, where no mode of
-        the user's sees the calls."""
+        """What one call costs that is let through, in seconds: medians of an op that makes no
+        numbers, in a thread of its own, where no mode of the user's sees the calls."""
         counted, times_s = self.scheduler.num_dispatched, ([0.0], [0.0])
 
         def measure() -> None:
@@ -278,6 +277,9 @@ class GuardMode(TorchDispatchMode):
         form = entry.form
         assert form is not None
         try:
+            if device_bits.is_capturing():
+                tally.not_tested["recorded in a CUDA graph, whose replays are not seen"] += 1
+                return None
             live = form.bind(args, kwargs)
             key = site_key(entry.op, live, self.conditions)
             plan = self._find_plan(key)

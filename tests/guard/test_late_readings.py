@@ -262,3 +262,37 @@ def test_a_guard_within_a_guard_reads_under_the_lock_of_the_outer_one(toy: Toy) 
             lambda: owned.append(lock._is_owned()))
         assert not inner.findings
         assert owned == [True]
+
+
+def test_nothing_is_launched_or_read_while_a_graph_is_captured(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_MK, b_KN = factors()
+    with guard() as g:
+        product = wrong_once(a_MK, b_KN)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.cuda, "is_initialized", lambda: True)
+            patched.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            a_MK @ b_KN
+            torch.zeros(8, 5).add_(product)
+            assert not g.findings
+        assert toy.launched == 1
+        assert [f.verdict for f in g.findings] == [Verdict.CORRUPTION]
+    (covered,) = [op for op in g.coverage.ops if op.op == "aten.mm"]
+    assert covered.not_tested == {"recorded in a CUDA graph, whose replays are not seen": 1}
+
+
+@pytest.mark.gpu
+def test_a_graph_is_captured_and_replayed_under_a_guard() -> None:
+    x = torch.ones(32, 32, device="cuda")
+    total = torch.zeros(32, 32, device="cuda")
+    with sdc_guard.Guard(budget="all") as g:
+        total += x @ x
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            total += x @ x
+        graph.replay()
+    torch.cuda.synchronize()
+    assert total.unique().tolist() == [64.0]
+    assert g.coverage.guard_errors == 0
+    assert not g.findings
