@@ -38,6 +38,14 @@ def storage_of(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def stream_of(tensor: Tensor) -> int:
+    """The stream in which a kernel on this tensor would run now.  What another one computes may not
+    be there yet."""
+    if not tensor.is_cuda:
+        return 0
+    return int(torch.cuda.current_stream(tensor.device).cuda_stream)
+
+
 class OperandMemory:
     """See the module docstring.  ``hits`` counts what needed no second computation."""
 
@@ -57,7 +65,7 @@ class OperandMemory:
         storage = operand.untyped_storage()
         place = storage._cdata
         key = (place, operand.storage_offset(), operand.shape, operand.stride(), operand.dtype,
-               name)
+               name, stream_of(operand))
         found = self._kept.get(key)
         address, version = operand.data_ptr(), operand._version
         if found is not None:

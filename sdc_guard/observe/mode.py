@@ -182,8 +182,8 @@ class GuardMode(TorchDispatchMode):
         self._settle()
 
     def _settle_step(self) -> None:
-        """Let the gate notice a step that raised.  While we are called, the dispatcher keeps this
-        mode off the stack and puts it back afterwards: it must not be installed meanwhile."""
+        """Let the gate notice a step that raised.  The dispatcher keeps this mode off the stack
+        while we are called, and puts it back: it must not be installed meanwhile."""
         self.is_dispatching = True
         try:
             self.settle_step()
@@ -287,9 +287,7 @@ class GuardMode(TorchDispatchMode):
                 return None
             if plan is None:
                 for value in live:
-                    for tensor in flatten(value):
-                        if tensor is None:
-                            continue
+                    for tensor in (t for t in flatten(value) if t is not None):
                         reason = uncovered(tensor)
                         if form.overwrites and (tensor.is_neg() or tensor.is_conj()):
                             reason = "lazily negated or conjugated operand of a call that writes"
