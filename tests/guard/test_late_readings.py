@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 import sdc_guard
 from sdc_guard import Verdict, device_witness
-from sdc_guard.check import device
-from sdc_guard.inject import TransientFlip
+from sdc_guard.check import device, reference
+from sdc_guard.inject import Stuck, TransientFlip
 from tests.guard.test_device_checks import factors, wrong_once
 from tests.guard.toy_kernel import Toy, installed
 
@@ -280,6 +280,25 @@ def test_nothing_is_launched_or_read_while_a_graph_is_captured(
         assert [f.verdict for f in g.findings] == [Verdict.CORRUPTION]
     (covered,) = [op for op in g.coverage.ops if op.op == "aten.mm"]
     assert covered.not_tested == {"recorded in a CUDA graph, whose replays are not seen": 1}
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_result_too_large_for_the_host_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    """Transient: the call, repeated, tells.  Persistent: nobody can, and that is said."""
+    monkeypatch.setattr(reference, "LARGE_WORK", 50)
+    x = torch.randn(20, 30, generator=torch.Generator().manual_seed(1))
+    op = torch.ops.aten.linalg_vector_norm.default
+    fault = Stuck(op, lane=0, lanes=1, bit=28) if stays else TransientFlip(
+        op, 0, flat_index=0, bit=28)
+    with guard() as g, fault:
+        torch.linalg.vector_norm(x)
+        assert g.findings
+    (finding,) = g.findings
+    wanted = Verdict.INCONCLUSIVE if stays else Verdict.CORRUPTION
+    assert finding.verdict is wanted
+    assert ("too large for the host" in finding.message) == stays
 
 
 @pytest.mark.gpu
