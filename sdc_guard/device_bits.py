@@ -41,6 +41,12 @@ def kernels_work(device: torch.device) -> bool:
     return answers == [Difference(0, 0), Difference(1, 2)]
 
 
+def is_capturing() -> bool:
+    """True while this thread's stream records a CUDA graph: who waits there ends the capture, and
+    what is launched belongs to the graph.  Asks nobody where CUDA is not in use (and in a fork)."""
+    return torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()
+
+
 @contextmanager
 def launching_on(tensor: Tensor) -> Iterator[None]:
     """Triton launches on the current device, which need not be the tensor's."""

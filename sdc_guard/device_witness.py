@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from sdc_guard.attribute.arbitrate import undecided
+from sdc_guard.bits import bits_equal
 from sdc_guard.check.device import DeviceChecks, Doubt, place_in_result, present_in
 from sdc_guard.check.plan import Plan
 from sdc_guard.check.probe import feed
 from sdc_guard.check.reference import reference_at
 from sdc_guard.check.selftest import kernel_is_alive
+from sdc_guard.device_bits import is_capturing
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
 from sdc_guard.records import Observation, Suspicion
@@ -41,6 +43,7 @@ class DeviceWitness:
         self.checks = checks
         self.is_dead = False
         self.withdrawn = 0
+        self.reads_evaluation = False
         self._alive: dict[torch.device, bool] = {}
         self._scheduler = scheduler
         self._investigate = investigate
@@ -89,7 +92,7 @@ class DeviceWitness:
 
     def settle(self) -> None:
         """Read what was launched and investigate what is doubted."""
-        if not self.checks.has_pending:
+        if not self.checks.has_pending or is_capturing():
             return
         # Outside of operators too: no mode of the user's or our own sees what is done here.
         with torch._C._DisableTorchDispatch(), torch.no_grad():
@@ -106,6 +109,7 @@ class DeviceWitness:
             if seconds:
                 self._scheduler.charge_device(watch.tally, seconds)
         for doubt in doubts:
+            self.reads_evaluation = not doubt.pending.with_grad
             try:
                 self._examine(doubt)
             except Exception as error:
@@ -113,6 +117,8 @@ class DeviceWitness:
                 self._on_error(f"while examining what a kernel doubts in {name}", error)
                 self._leave_open(doubt, "a kernel puts the result outside its bound, and looking "
                                  f"closer failed: {type(error).__name__}: {error}")
+            finally:
+                self.reads_evaluation = False
 
     def _examine(self, doubt: Doubt) -> None:
         pending = doubt.pending
@@ -121,16 +127,24 @@ class DeviceWitness:
         place = place_in_result(doubt)
         if doubt.unchanged:
             suspicions = reference_at(plan, call, held, doubt.check.output, place)
-            for suspicion in suspicions:
+            for suspicion in suspicions or ():
                 if self._investigate(plan, observation, suspicion, None, watch):
                     return
             if not self.checks.repeats(doubt):
                 self.withdrawn += 1
                 self._note_gap(f"{call.form.name}: a kernel doubted a result once and not again; "
-                               "the host's reference found it right")
+                               + ("the call is too large for the host's reference"
+                                  if suspicions is None
+                                  else "the host's reference found it right"))
                 return
             reason = ("a kernel puts the result outside its bound, twice, and the host's "
                       "reference inside")
+            if suspicions is None:
+                if _comes_out_otherwise(doubt) and self._investigate(
+                        plan, observation, _as_suspicion(doubt, place), None, watch):
+                    return
+                reason = ("a kernel puts the result outside its bound, twice; the call is too "
+                          "large for the host's reference")
         else:
             reason = ("a kernel puts the result outside its bound; its operands have been "
                       "written to since, so nothing else could judge it")
@@ -171,6 +185,15 @@ class DeviceWitness:
                 feed(device)
         except Exception as error:
             self._on_error(f"while asking {device} how it adds up products", error)
+
+
+def _comes_out_otherwise(doubt: Doubt) -> bool:
+    """Does the identical call give other bits?  That needs no reference to tell."""
+    pending, output = doubt.pending, doubt.check.output
+    if not pending.plan.replayable:
+        return False
+    again = pending.observation.call.run_identical()[output]
+    return not bits_equal(again, pending.observation.held[output])
 
 
 def _as_suspicion(doubt: Doubt, place: tuple[int, ...] | None) -> Suspicion:

@@ -136,10 +136,10 @@ class Guard:
     @property
     def findings(self) -> list[Finding]:
         """What was found so far; repeats of one kind are counted in its last entry."""
-        pipeline = (self._outer or self)._pipeline
-        with self._mode.locked():
-            pipeline.device.settle()
-        return list(pipeline.findings)
+        watching = self._outer or self
+        with watching._mode.locked():
+            watching._pipeline.device.settle()
+        return list(watching._pipeline.findings)
 
     @property
     def coverage(self) -> Coverage:
@@ -250,12 +250,15 @@ class Guard:
 
     def _settle(self) -> None:
         """Apply the policy to new findings; runs outside of the guard's own error handling."""
-        pending = self._pipeline.pending
-        if not pending:
+        pipeline = self._pipeline
+        if not pipeline.pending and not pipeline.evaluated:
             return
-        self._pipeline.pending = []
+        (pending, evaluated), pipeline.pending = (pipeline.pending, pipeline.evaluated), []
+        pipeline.evaluated = []
+        counts = self._policy.take(evaluated)
         # Between steps, input is prepared with gradients on and models are evaluated without.
-        counts = self._policy.take(pending, prepares=self._is_over and torch.is_grad_enabled())
+        prepares = self._is_over and torch.is_grad_enabled()
+        counts = self._policy.take(pending, prepares=prepares) or counts
         inside = self._provenance.in_optimizer
         if counts and not inside and self.on_finding == "raise" and ranks.world_size() == 1:
             if self._in_step:  # else the image of the buffers is of the step before
@@ -295,8 +298,8 @@ class Guard:
         """What is still on a device when watching ends; told once all is put back."""
         with self._mode.locked():
             self._pipeline.device.step_over()
-        self._policy.take(self._pipeline.pending)
-        self._pipeline.pending = []
+        self._policy.take(self._pipeline.pending + self._pipeline.evaluated)
+        self._pipeline.pending, self._pipeline.evaluated = [], []
 
     def _read_kernels(self) -> None:
         """The verdicts that are still on a device, before anything that they are about changes."""
@@ -334,6 +337,9 @@ class Guard:
         self._stepped.clear()
         if self._is_over:
             self._is_over = False
+            if self.on_finding != "raise":  # which the next operator does
+                self._policy.take(self._pipeline.evaluated)
+                self._pipeline.evaluated = []
             self._policy.begin_step()
             self._provenance.forget_step()
         self._gate.begin_step()

@@ -1,7 +1,8 @@
 """The flow for one observation: check, arbitrate, attribute, keep evidence.
 
 Composes the rooms and holds what has been learned: plans per site, findings, failures.  It decides
-nothing about the run; ``guard.py`` reads :attr:`Pipeline.pending` and applies the policy.
+nothing about the run; ``guard.py`` reads :attr:`Pipeline.pending`, and ``evaluated``, what is read
+late of calls without gradients, and applies the policy.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ class Pipeline:
         self.memory_budget_bytes = memory_budget_bytes
         self.findings: list[Finding] = []
         self.pending: list[Finding] = []
+        self.evaluated: list[Finding] = []
         self.step = 0
         self.guard_errors = 0
         self.gaps: set[str] = set()
@@ -316,7 +318,7 @@ class Pipeline:
             self.findings.append(finding)
         told = without_values(finding) if self.bundles.level == "stats" else finding
         self.events.write("finding", finding=told)
-        self.pending.append(finding)
+        (self.evaluated if self.device.reads_evaluation else self.pending).append(finding)
         return True
 
     def _attribute(

@@ -44,7 +44,8 @@ Launched = Callable[[], float]
 @dataclass(slots=True)
 class Pending:
     """A launched check.  ``tag`` is the caller's own; ``first`` is the first of its records, of
-    which there is one for each of ``checks``; ``states`` are those of its tensors at the launch."""
+    which there is one for each of ``checks``; ``states`` are those of its tensors at the launch,
+    ``with_grad`` tells whether gradients were on."""
 
     plan: Plan
     observation: Observation
@@ -54,6 +55,7 @@ class Pending:
     seed: int
     checks: list[KernelCheck] = field(default_factory=list)
     states: tuple[State, ...] = ()
+    with_grad: bool = field(default_factory=torch.is_grad_enabled)
     spent_s: Launched = lambda: 0.0
 
 

@@ -65,15 +65,15 @@ def sampled_reference(
 def reference_at(
     plan: Plan, call: BoundCall, held: tuple[Tensor, ...], output: int,
     index: tuple[int, ...] | None,
-) -> list[Suspicion]:
+) -> list[Suspicion] | None:
     """Judge the whole call where that takes seconds at most, else a window around one element of a
-    result; nothing where neither is possible."""
+    result; None where neither is possible."""
     num_elements = held[output].numel()
     if plan.reference_work <= LARGE_WORK and num_elements <= LARGE_ELEMENTS:
         return full_reference(plan, call, held)
     window, labels = plan.window(held), plan.axes.outputs[output]
     if window is None or index is None or window[0] not in labels:
-        return full_reference(plan, call, held) if plan.spec.streams else []
+        return full_reference(plan, call, held) if plan.spec.streams else None
     label, size = window
     length = size * LARGE_WORK // max(plan.reference_work, 1)
     length = max(1, min(size, length, size * LARGE_ELEMENTS // num_elements))

@@ -26,6 +26,8 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 T = TypeVar("T")
 MAX_REMEMBERED = 4096
+MIN_SWEPT = 64
+"""Sums of so many operands, and twice as many as lived the last time, are looked through."""
 
 
 def storage_of(tensor: Tensor) -> int:
@@ -36,6 +38,14 @@ def storage_of(tensor: Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
 
 
+def stream_of(tensor: Tensor) -> int:
+    """The stream in which a kernel on this tensor would run now.  What another one computes may not
+    be there yet."""
+    if not tensor.is_cuda:
+        return 0
+    return int(torch.cuda.current_stream(tensor.device).cuda_stream)
+
+
 class OperandMemory:
     """See the module docstring.  ``hits`` counts what needed no second computation."""
 
@@ -43,6 +53,7 @@ class OperandMemory:
         self.hits = 0
         self._kept: dict[tuple[Any, ...], tuple[StorageWeakRef, int, int, Any]] = {}
         self._by_storage: dict[int, list[tuple[Any, ...]]] = {}
+        self._swept_at = MIN_SWEPT
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -54,7 +65,7 @@ class OperandMemory:
         storage = operand.untyped_storage()
         place = storage._cdata
         key = (place, operand.storage_offset(), operand.shape, operand.stride(), operand.dtype,
-               name)
+               name, stream_of(operand))
         found = self._kept.get(key)
         address, version = operand.data_ptr(), operand._version
         if found is not None:
@@ -63,8 +74,8 @@ class OperandMemory:
                 self.hits += 1
                 kept: T = value
                 return kept
-        if len(self._kept) >= MAX_REMEMBERED:
-            self.clear()
+        if len(self._kept) >= self._swept_at:
+            self._sweep()
         computed = compute()
         # The weak reference keeps the storage's identity from being given to another one.
         self._kept[key] = (StorageWeakRef(storage), address, version, computed)
@@ -80,3 +91,15 @@ class OperandMemory:
     def clear(self) -> None:
         self._kept.clear()
         self._by_storage.clear()
+        self._swept_at = MIN_SWEPT
+
+    def _sweep(self) -> None:
+        """Keep what is of operands that live: activations come and go, weights stay."""
+        for key in [k for k, (owner, *_) in self._kept.items() if owner.expired()]:
+            del self._kept[key]
+        if len(self._kept) >= MAX_REMEMBERED:
+            self.clear()
+        self._by_storage = {}
+        for key in self._kept:
+            self._by_storage.setdefault(key[0], []).append(key)
+        self._swept_at = max(MIN_SWEPT, 2 * len(self._kept))

@@ -18,7 +18,7 @@ from torch.nn import Parameter
 from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sdc_guard import bits
+from sdc_guard import bits, device_bits
 from sdc_guard.calls import BoundCall, flatten, without
 from sdc_guard.observe.classify import Entry, Kind, classify
 from sdc_guard.observe.provenance import Origin, Provenance
@@ -92,9 +92,8 @@ class GuardMode(TorchDispatchMode):
         return True
 
     def measure_floor_s(self) -> float:
-        """What one call costs that is let through, in seconds: by how much an op that makes no
-        numbers takes longer under this mode, medians.  In a thread of its own, where no mode of
-        the user's sees the calls."""
+        """What one call costs that is let through, in seconds: medians of an op that makes no
+        numbers, in a thread of its own, where no mode of the user's sees the calls."""
         counted, times_s = self.scheduler.num_dispatched, ([0.0], [0.0])
 
         def measure() -> None:
@@ -183,8 +182,8 @@ class GuardMode(TorchDispatchMode):
         self._settle()
 
     def _settle_step(self) -> None:
-        """Let the gate notice a step that raised.  While we are called, the dispatcher keeps this
-        mode off the stack and puts it back afterwards: it must not be installed meanwhile."""
+        """Let the gate notice a step that raised.  The dispatcher keeps this mode off the stack
+        while we are called, and puts it back: it must not be installed meanwhile."""
         self.is_dispatching = True
         try:
             self.settle_step()
@@ -278,6 +277,9 @@ class GuardMode(TorchDispatchMode):
         form = entry.form
         assert form is not None
         try:
+            if device_bits.is_capturing():
+                tally.not_tested["recorded in a CUDA graph, whose replays are not seen"] += 1
+                return None
             live = form.bind(args, kwargs)
             key = site_key(entry.op, live, self.conditions)
             plan = self._find_plan(key)
@@ -285,9 +287,7 @@ class GuardMode(TorchDispatchMode):
                 return None
             if plan is None:
                 for value in live:
-                    for tensor in flatten(value):
-                        if tensor is None:
-                            continue
+                    for tensor in (t for t in flatten(value) if t is not None):
                         reason = uncovered(tensor)
                         if form.overwrites and (tensor.is_neg() or tensor.is_conj()):
                             reason = "lazily negated or conjugated operand of a call that writes"

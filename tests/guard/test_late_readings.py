@@ -16,8 +16,8 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 import sdc_guard
 from sdc_guard import Verdict, device_witness
-from sdc_guard.check import device
-from sdc_guard.inject import TransientFlip
+from sdc_guard.check import device, reference
+from sdc_guard.inject import Stuck, TransientFlip
 from tests.guard.test_device_checks import factors, wrong_once
 from tests.guard.toy_kernel import Toy, installed
 
@@ -222,3 +222,96 @@ def test_gradients_of_a_first_layer_are_judged() -> None:
     by_op = {op.op: op for op in g.coverage.ops}
     assert by_op["aten.convolution_backward"].witnesses == {"kernel sample": 1}
     assert by_op["aten.native_layer_norm_backward"].witnesses == {"kernel reference": 1}
+
+
+@pytest.mark.parametrize("with_grad", [True, False])
+def test_a_doubt_of_an_evaluation_counts_against_no_step(toy: Toy, with_grad: bool) -> None:
+    model = nn.Linear(5, 4, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+
+    def step() -> None:
+        model(torch.ones(8, 5)).sum().backward()
+        optimizer.step()
+
+    with guard(on_finding="skip", model=model) as g:
+        step()
+        with torch.set_grad_enabled(with_grad):
+            wrong_once(*factors())
+        step()
+    assert [f.verdict for f in g.findings] == [Verdict.CORRUPTION]
+    assert g.coverage.steps_skipped == with_grad
+
+
+def test_a_doubt_of_an_evaluation_raises_all_the_same(toy: Toy) -> None:
+    model = nn.Linear(5, 4, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    with guard(on_finding="raise", model=model):
+        model(torch.ones(8, 5)).sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            wrong_once(*factors())
+        with pytest.raises(sdc_guard.CorruptionDetected):
+            model(torch.ones(8, 5))
+
+
+def test_a_guard_within_a_guard_reads_under_the_lock_of_the_outer_one(toy: Toy) -> None:
+    with guard() as outer, guard() as inner:
+        lock: Any = outer._mode.locked()
+        owned = []
+        outer._pipeline.device.settle = (  # type: ignore[method-assign]
+            lambda: owned.append(lock._is_owned()))
+        assert not inner.findings
+        assert owned == [True]
+
+
+def test_nothing_is_launched_or_read_while_a_graph_is_captured(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_MK, b_KN = factors()
+    with guard() as g:
+        product = wrong_once(a_MK, b_KN)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.cuda, "is_initialized", lambda: True)
+            patched.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+            a_MK @ b_KN
+            torch.zeros(8, 5).add_(product)
+            assert not g.findings
+        assert toy.launched == 1
+        assert [f.verdict for f in g.findings] == [Verdict.CORRUPTION]
+    (covered,) = [op for op in g.coverage.ops if op.op == "aten.mm"]
+    assert covered.not_tested == {"recorded in a CUDA graph, whose replays are not seen": 1}
+
+
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_result_too_large_for_the_host_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, stays: bool
+) -> None:
+    """Transient: the call, repeated, tells.  Persistent: nobody can, and that is said."""
+    monkeypatch.setattr(reference, "LARGE_WORK", 50)
+    x = torch.randn(20, 30, generator=torch.Generator().manual_seed(1))
+    op = torch.ops.aten.linalg_vector_norm.default
+    fault = Stuck(op, lane=0, lanes=1, bit=28) if stays else TransientFlip(
+        op, 0, flat_index=0, bit=28)
+    with guard() as g, fault:
+        torch.linalg.vector_norm(x)
+        assert g.findings
+    (finding,) = g.findings
+    wanted = Verdict.INCONCLUSIVE if stays else Verdict.CORRUPTION
+    assert finding.verdict is wanted
+    assert ("too large for the host" in finding.message) == stays
+
+
+@pytest.mark.gpu
+def test_a_graph_is_captured_and_replayed_under_a_guard() -> None:
+    x = torch.ones(32, 32, device="cuda")
+    total = torch.zeros(32, 32, device="cuda")
+    with sdc_guard.Guard(budget="all") as g:
+        total += x @ x
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            total += x @ x
+        graph.replay()
+    torch.cuda.synchronize()
+    assert total.unique().tolist() == [64.0]
+    assert g.coverage.guard_errors == 0
+    assert not g.findings

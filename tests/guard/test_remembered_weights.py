@@ -17,7 +17,8 @@ pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
 import sdc_guard
 from sdc_guard import bits, device_witness
-from sdc_guard.check.remembered import MAX_REMEMBERED, OperandMemory
+from sdc_guard.check import remembered
+from sdc_guard.check.remembered import MAX_REMEMBERED, MIN_SWEPT, OperandMemory
 from tests.guard.toy_kernel import Toy, installed
 
 
@@ -126,6 +127,30 @@ def test_inference_tensors_are_not_remembered() -> None:
     with torch.inference_mode():
         weight = torch.ones(3)
     assert memory.get(weight, "sums", object) is not memory.get(weight, "sums", object)
+
+
+def test_each_stream_has_sums_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = OperandMemory()
+    weight = torch.ones(3)
+    stream = 1
+    monkeypatch.setattr(remembered, "stream_of", lambda tensor: stream)
+    one = memory.get(weight, "sums", object)
+    stream = 2
+    assert memory.get(weight, "sums", object) is not one
+    stream = 1
+    assert memory.get(weight, "sums", object) is one
+
+
+def test_sums_of_operands_that_are_gone_are_not_kept() -> None:
+    memory = OperandMemory()
+    weight = torch.ones(3)
+    kept = memory.get(weight, "sums", object)
+    for _ in range(10 * MIN_SWEPT):
+        memory.get(torch.ones(1), "sums", object)
+    assert len(memory) <= MIN_SWEPT + 1
+    assert memory.get(weight, "sums", object) is kept
+    memory.forget([weight])
+    assert memory.get(weight, "sums", object) is not kept
 
 
 def test_what_is_remembered_is_bounded() -> None:

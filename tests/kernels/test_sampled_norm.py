@@ -168,6 +168,16 @@ def test_silent_on_aten_and_loud_on_a_flipped_bit(dtype: torch.dtype, packet: st
         assert (wrong[check].place, wrong[check].num_over) == (place, 1)
 
 
+def test_subnormal_bfloat16_numbers_are_no_doubt() -> None:
+    x = drawn_values(9, 16, 4).to(torch.bfloat16)
+    w, b, mean = (drawn_values(16, seed=seed).to(torch.bfloat16) for seed in (2, 3, 4))
+    call = bound(aten._native_batch_norm_legit_no_training.default,
+                 (x * 2.0**-128, w, b * 2.0**-128, mean * 2.0**-128, w.abs(), 0.1, 1e-5), {})
+    verdicts = judged(call, call.run())
+    assert verdicts
+    assert all(v.num_over == 0 for _, v in verdicts)
+
+
 @pytest.mark.parametrize("packet", ["_native_batch_norm_legit", "_batch_norm_with_update",
                                     "_native_batch_norm_legit_no_training",
                                     "_batch_norm_no_update"])
