@@ -102,8 +102,8 @@ def norm_backward_rows(
     s = rows.strides
     _norm_backward_rows_kernel[(tile.num_programs,)](
         grad, x, x if weight is None else weight, rstd if mean is None else mean, rstd, result,
-        site.coefficients, record, rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks, *s[0], *s[1],
-        *s[2], *s[3], s[4][3], *s[5][:3], *s[6][:3],
+        site.coefficients, record, rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks, *s[0],
+        *s[1], *s[2], *s[3], s[4][3], *s[5][:3], *s[6][:3],
         HAS_MEAN=mean is not None, HAS_WEIGHT=weight is not None, WORK=triton_type(site.work),
         END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
         num_warps=NUM_WARPS)
