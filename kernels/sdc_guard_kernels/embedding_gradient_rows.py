@@ -127,11 +127,11 @@ def embedding_gradient_rows(
 
 @triton.jit
 def _terms(index_ptr, i, R1, R2, s0, s1, s2, num_terms, num_weights, padding):  # type: ignore[no-untyped-def]
-    """Indices at positions i, and whether there is a term that counts; 0 where not."""
+    """Indices at positions i, and whether there is a term that counts."""
     at = (i // R2 // R1) * s0 + ((i // R2) % R1) * s1 + (i % R2) * s2
     index = tl.load(index_ptr + at, mask=i < num_terms, other=-1).to(tl.int64)
     counts = (i < num_terms) & (index >= 0) & (index < num_weights) & (index != padding)
-    return tl.where(counts, index, 0), counts
+    return index, counts
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -172,7 +172,8 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
         num = tl.load(counts_ptr + index, mask=counts, other=0).to(tl.float64)
         row = (i // R2 // R1) * g_stride_0 + ((i // R2) % R1) * g_stride_1 + (i % R2) * g_stride_2
         g = widened(tl.load(gradient_ptr + row[:, None] + (col * g_stride_col)[None, :],
-                            mask=counts[:, None] & col_exists[None, :], other=0.0)).to(tl.float64)
+                            mask=(num[:, None] > 0.0) & col_exists[None, :], other=0.0))
+        g = g.to(tl.float64)
         rounds = tl.where(num > 1.0, 1.0, 0.0)
         weight = rounds * ((num - 1.0) * u * (1.0 + result_u) + result_u)
         gradient_sum += g
@@ -188,12 +189,10 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
                        + (col * result_stride_col)[None, :], mask=exists, other=0.0)
         held = widened(held).to(tl.float64)
         result_sum += held
-        num = tl.load(counts_ptr + row, mask=row_exists, other=1)
-        unused = exists & (num == 0)[:, None]
-        # A NaN is not zero either.  Nothing is written where all is well.
-        if tl.max(tl.ravel((unused & ((held == 0.0) == 0)).to(tl.int32))) > 0:
-            note(unused_record_ptr, tl.abs(held), tl.zeros_like(held),
-                 row[:, None] * num_cols + col[None, :], unused)
+        num = tl.load(counts_ptr + row, mask=row_exists, other=1).to(tl.float64)
+        unused = exists & (num[:, None] == 0.0)
+        note(unused_record_ptr, tl.abs(held), tl.zeros_like(held),
+             row[:, None] * num_cols + col[None, :], unused)
 
     out = sums_ptr + split * num_cols + col
     tl.store(out, tl.sum(gradient_sum, axis=0), mask=col_exists)
