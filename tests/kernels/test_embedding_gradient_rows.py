@@ -200,7 +200,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     "drawn columns by the wrong stride": (
         "(col * g_stride_col)[None, :],\n                                mask=chosen",
         "col[None, :],\n                                mask=chosen"),
-    "all rows unused": ("(num == 0)[:, None]", "(num >= 0)[:, None]"),
+    "all rows unused": ("num[:, None] == 0.0", "num[:, None] >= 0.0"),
     "last columns not launched": (
         "_judge_columns_kernel[(columns,)]", "_judge_columns_kernel[(1,)]"),
     "roundings of terms not counted": (
