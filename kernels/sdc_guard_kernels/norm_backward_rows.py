@@ -1,4 +1,4 @@
-"""Every element of a layer norm's input gradient against its rows.
+"""Every element of a layer or RMS norm's input gradient against its rows.
 
 With the given mean m and reciprocal deviation r, and a = dy g the weighted gradient of a row of n,
 
@@ -22,9 +22,14 @@ u. Elements are made in the working format (``rows.py``) of roundoff w, as (r a 
 with row factors A and B from float64: u gets 2 w, which counts 12 roundings of B (x - m) and 8 of
 the others, where we make at most 5.  The limit is raised by 32 w for its own evaluation.
 
-*Judged* are elements of finite limit whose largest intermediate (``norms.input_gradient_size``,
-for a and for dy) fits the result's format.  Traffic: dy and x twice, dx once.  Grid: one program
-for a tile of rows, see ``rows.py``.  FMA may stay on: it drops a rounding.
+*Without a mean* (RMS norm, ``norms.rms_input_gradient_error``) m is 0 and nothing of mean(a)
+enters; 8 u r |a| replaces the last term and ``4 eta (1 + r)^3 (1 + |x|)(1 + (sum|x| + sum|a x|) /
+n)`` all that has eta.
+
+*Judged* are elements of finite limit whose largest intermediate (``norms.input_gradient_size`` or
+``rms_input_gradient_size``, for a and for dy) fits the caller's ``reach_max``.  Traffic: dy
+and x twice, dx once.  Grid: one program for a tile of rows, see ``rows.py``.  FMA may stay on: it
+drops a rounding.
 """
 
 from __future__ import annotations
@@ -65,7 +70,7 @@ class InputGradientPlan(NamedTuple):
 
 def plan(
     rows: Rows, result: torch.dtype, device: torch.device, *, u: float, eta: float, depth: float,
-    result_u: float, result_eta: float, result_max: float,
+    result_u: float, result_eta: float, result_max: float, reach_max: float,
 ) -> InputGradientPlan:
     """Prepare the checks of a site.
 
@@ -76,28 +81,30 @@ def plan(
         u, eta: of the accumulator.
         depth: h.
         result_u, result_eta: of the result where it is narrower than the accumulator, else 0.
+        result_max, reach_max: largest result, and largest intermediate, that are judged.
     """
     work, tile = work_of(result), tile_of(rows._replace(strides=rows.strides[:3]))
     own = (sum_depth(tile, rows.num_cols) + 4) * U64
     values = (
         (depth + 5) * u + own, (depth + 4) * u + own, u + 2 * work.u, eta,
         result_u, 16 * eta + 0.5 * result_eta + 16 * work.eta, result_max, 1 + 32 * work.u,
-        rows.num_cols)
+        rows.num_cols, reach_max)
     return InputGradientPlan(rows, tile, work, coefficients(values, device))
 
 
 def norm_backward_rows(
-    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, rstd: Tensor, result: Tensor,
-    record: Tensor, site: InputGradientPlan,
+    grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor | None, rstd: Tensor,
+    result: Tensor, record: Tensor, site: InputGradientPlan,
 ) -> None:
-    """Judge ``result``, dx; the verdict goes to ``record``, int64 [2]."""
+    """Judge ``result``, dx; the verdict goes to ``record``, int64 [2].  The mean is None for an RMS
+    norm, its strides do not count."""
     rows, tile = site.rows, site.tile
     s = rows.strides
     _norm_backward_rows_kernel[(tile.num_programs,)](
-        grad, x, x if weight is None else weight, mean, rstd, result, site.coefficients, record,
-        rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks, *s[0], *s[1], *s[2], *s[3],
-        s[4][3], *s[5][:3], *s[6][:3],
-        HAS_WEIGHT=weight is not None, WORK=triton_type(site.work),
+        grad, x, x if weight is None else weight, rstd if mean is None else mean, rstd, result,
+        site.coefficients, record, rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks, *s[0],
+        *s[1], *s[2], *s[3], s[4][3], *s[5][:3], *s[6][:3],
+        HAS_MEAN=mean is not None, HAS_WEIGHT=weight is not None, WORK=triton_type(site.work),
         END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
         num_warps=NUM_WARPS)
 
@@ -111,7 +118,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     dx_stride_0, dx_stride_1, dx_stride_2, dx_stride_col,
     i_stride_0, i_stride_1, i_stride_2, i_stride_col, weight_stride,
     mean_stride_0, mean_stride_1, mean_stride_2, rstd_stride_0, rstd_stride_1, rstd_stride_2,
-    HAS_WEIGHT: tl.constexpr, WORK: tl.constexpr,
+    HAS_MEAN: tl.constexpr, HAS_WEIGHT: tl.constexpr, WORK: tl.constexpr,
     END_COL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     r0, r1, r2 = place_of_rows(blocks, R1, BLOCK_ROWS)
@@ -122,8 +129,11 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     i_row = offset_of_rows(r0, r1, r2, i_stride_0, i_stride_1, i_stride_2)
     at_mean = offset_of_rows(r0, r1, r2, mean_stride_0, mean_stride_1, mean_stride_2)
     at_rstd = offset_of_rows(r0, r1, r2, rstd_stride_0, rstd_stride_1, rstd_stride_2)
-    mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0)).to(tl.float64)
     rstd = widened(tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0)).to(tl.float64)
+    if HAS_MEAN:
+        mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0)).to(tl.float64)
+    else:
+        mean = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
     lane = tl.arange(0, BLOCK_COLS).to(tl.int64)
 
     total = tl.zeros((BLOCK_ROWS,), dtype=tl.float64)
@@ -145,8 +155,11 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
             plain_moment += tl.sum(tl.abs(a * x), axis=1)
             weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0)
             a = a * widened(weight).to(tl.float64)[None, :]
-        total += tl.sum(a, axis=1)
-        abs_total += tl.sum(tl.abs(a), axis=1)
+        if HAS_MEAN:
+            total += tl.sum(a, axis=1)
+            abs_total += tl.sum(tl.abs(a), axis=1)
+        else:
+            abs_total += tl.sum(tl.abs(x), axis=1)
         moment += tl.sum(a * (x - mean[:, None]), axis=1)
         abs_moment += tl.sum(tl.abs(a * x), axis=1)
 
@@ -159,17 +172,27 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     result_max = tl.load(coefficient_ptr + 6).to(WORK)
     raised = tl.load(coefficient_ptr + 7).to(WORK)
     n = tl.load(coefficient_ptr + 8)
+    n_work = n.to(WORK)
+    reach_max = tl.load(coefficient_ptr + 9).to(WORK)
 
     r = tl.abs(rstd)
     abs_mean = tl.abs(mean)
     cubed = r * r * r / n
     beta = cubed * tl.abs(moment)
     above = (1.0 + r) * (1.0 + r) * (1.0 + r)
-    beta_error = cubed * (moment_u * (abs_mean * abs_total + abs_moment)
-                          + 2.0 * n * eta * (1.0 + abs_mean)) + eta * above
-    common = r / n * (sum_u * abs_total + 2.0 * n * eta)
-    size = tl.maximum(abs_moment + abs_total * (1.0 + abs_mean),
-                      plain_moment + plain_total * (1.0 + abs_mean))
+    if HAS_MEAN:
+        beta_error = cubed * (moment_u * (abs_mean * abs_total + abs_moment)
+                              + 2.0 * n * eta * (1.0 + abs_mean)) + eta * above
+        common = r / n * (sum_u * abs_total + 2.0 * n * eta)
+        size = tl.maximum(abs_moment + abs_total * (1.0 + abs_mean),
+                          plain_moment + plain_total * (1.0 + abs_mean))
+        spread = eta
+    else:
+        beta_error = cubed * moment_u * abs_moment
+        # What may underflow, of the elements with a factor |x| and of all.
+        spread = 4.0 * eta * above * (1.0 + (abs_total + abs_moment) / n)
+        common = spread
+        size = tl.maximum(abs_moment, plain_moment)
     slope = rstd * rstd * rstd * (moment / n)
     mean_gradient = (rstd * (total / n)).to(WORK)[:, None]
     slope_work = slope.to(WORK)[:, None]
@@ -178,7 +201,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
     rstd_work = rstd.to(WORK)[:, None]
     r_work = r.to(WORK)[:, None]
     beta_error_work = beta_error.to(WORK)[:, None]
-    both_work = (6.0 * u.to(tl.float64) * (beta + beta_error) + eta).to(WORK)[:, None]
+    both_work = (6.0 * u.to(tl.float64) * (beta + beta_error) + spread).to(WORK)[:, None]
     common_work = common.to(WORK)[:, None]
     above_work = above.to(WORK)[:, None]
     size_work = size.to(WORK)[:, None]
@@ -194,6 +217,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
                     other=0.0)).to(WORK)
         dx = widened(tl.load(dx_ptr + dx_row[:, None] + (col * dx_stride_col)[None, :], mask=exists,
                      other=0.0)).to(WORK)
+        plain = tl.abs(a)
         if HAS_WEIGHT:
             weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0)
             weight = widened(weight).to(WORK)
@@ -202,9 +226,16 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
         width = tl.abs(x) + abs_mean_work
         expected = (rstd_work * a - slope_work * centred) - mean_gradient
         error = beta_error_work * tl.abs(centred) + both_work * width + common_work
-        error = error + 4.0 * u * r_work * tl.abs(a)
+        if HAS_MEAN:
+            error = error + 4.0 * u * r_work * tl.abs(a)
+        else:
+            error = error + 8.0 * u * r_work * tl.abs(a)
         limit = (error + result_u * (tl.abs(expected) + error) + floor) * raised
-        reach = tl.abs(expected) + above_work * (1.0 + size_work + size_per_n * width)
-        judged = exists & (reach < result_max) & (tl.abs(expected) + limit < result_max)
+        if HAS_MEAN:
+            reach = tl.abs(expected) + above_work * (1.0 + size_work + size_per_n * width)
+        else:
+            reach = above_work * (1.0 + size_work) * (1.0 + width)
+            reach += n_work * (1.0 + r_work) * tl.maximum(tl.abs(a), plain)
+        judged = exists & (reach < reach_max) & (tl.abs(expected) + limit < result_max)
         index = i_row[:, None] + (col * i_stride_col)[None, :]
         note(record_ptr, tl.abs(dx - expected), limit, index, judged)

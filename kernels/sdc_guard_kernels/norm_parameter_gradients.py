@@ -1,4 +1,4 @@
-"""The gradients of a layer norm's weight and bias against sums over all rows.
+"""The gradients of a norm's weight and bias against sums over all rows.
 
     dg[c] = sum_rows dy (x - m) r        db[c] = sum_rows dy
 
@@ -19,6 +19,9 @@ its place in the tile one after the other, the lanes of a column are added in an
 splits: h' = SPLIT_ROWS / BLOCK_ROWS + BLOCK_ROWS + splits (rows + splits if less), and h' + 4
 roundings in float64 are added to the limit.  It is raised by 2^-40 for its own evaluation, in
 which sums of absolute values err less.
+
+*Without a mean* (RMS norm) m is 0, and ``2 eta sum|r|`` is added for products that underflow before
+they are multiplied by r: |r| joins |dy| in the fourth sum, which is of no other use there.
 
 *Judged* are columns of finite limit whose sum of absolute terms, with the limit, fits the format
 of x.  Traffic: dy and x once, 40 bytes for each column and split.  Grid: (columns / BLOCK_COLS,
@@ -78,11 +81,12 @@ def plan(
 
 
 def norm_parameter_gradients(
-    grad: Tensor, x: Tensor, mean: Tensor, rstd: Tensor, weight_gradient: Tensor | None,
+    grad: Tensor, x: Tensor, mean: Tensor | None, rstd: Tensor, weight_gradient: Tensor | None,
     bias_gradient: Tensor | None, records: tuple[Tensor, Tensor], site: ParameterPlan,
 ) -> None:
     """Judge dg and db, contiguous vectors of ``rows.num_cols`` elements, or None; a verdict on each
-    goes to its record, int64 [2] (of a result that is missing, to none)."""
+    goes to its record, int64 [2] (of a result that is missing, to none).  An RMS norm has no mean
+    and no bias."""
     rows = site.rows
     s, n = rows.strides, rows.num_cols
     # A sum that no program writes must not pass as one.
@@ -90,10 +94,10 @@ def norm_parameter_gradients(
         (NUM_SUMS, site.num_splits, n), torch.nan, dtype=torch.float64, device=grad.device)
     columns = triton.cdiv(n, BLOCK_COLS)
     _column_sums_kernel[(columns, site.num_splits)](
-        grad, x, mean, rstd, sums, rows.sizes[1], rows.sizes[2], rows.num_rows, n,
-        *s[0], *s[1], *s[2][:3], *s[3][:3], site.num_splits * n,
-        SPLIT_ROWS=site.split_rows, BLOCK_ROWS=BLOCK_ROWS, BLOCK_COLS=BLOCK_COLS,
-        num_warps=NUM_WARPS)
+        grad, x, rstd if mean is None else mean, rstd, sums, rows.sizes[1], rows.sizes[2],
+        rows.num_rows, n, *s[0], *s[1], *s[2][:3], *s[3][:3], site.num_splits * n,
+        HAS_MEAN=mean is not None, SPLIT_ROWS=site.split_rows, BLOCK_ROWS=BLOCK_ROWS,
+        BLOCK_COLS=BLOCK_COLS, num_warps=NUM_WARPS)
     some = grad if weight_gradient is None else weight_gradient
     _judge_columns_kernel[(columns,)](
         sums, some, grad if bias_gradient is None else bias_gradient, site.coefficients, *records,
@@ -107,7 +111,8 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
     dy_stride_0, dy_stride_1, dy_stride_2, dy_stride_col,
     x_stride_0, x_stride_1, x_stride_2, x_stride_col,
     mean_stride_0, mean_stride_1, mean_stride_2, rstd_stride_0, rstd_stride_1, rstd_stride_2,
-    step, SPLIT_ROWS: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
+    step, HAS_MEAN: tl.constexpr, SPLIT_ROWS: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     col = tl.program_id(0).to(tl.int64) * BLOCK_COLS + tl.arange(0, BLOCK_COLS).to(tl.int64)
     split = tl.program_id(1).to(tl.int64)
@@ -129,7 +134,10 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
         x_row = r0 * x_stride_0 + r1 * x_stride_1 + r2 * x_stride_2
         at_mean = r0 * mean_stride_0 + r1 * mean_stride_1 + r2 * mean_stride_2
         at_rstd = r0 * rstd_stride_0 + r1 * rstd_stride_1 + r2 * rstd_stride_2
-        mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0))[:, None]
+        if HAS_MEAN:
+            mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0))[:, None]
+        else:
+            mean = tl.zeros((BLOCK_ROWS, 1), dtype=tl.float64)
         rstd = widened(tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0))[:, None]
         mean = mean.to(tl.float64)
         rstd = rstd.to(tl.float64)
@@ -143,6 +151,8 @@ def _column_sums_kernel(  # type: ignore[no-untyped-def]
         bias_sum += dy
         size_sum += abs_dy * tl.abs(rstd) * (tl.abs(x) + tl.abs(mean))
         abs_sum += abs_dy
+        if HAS_MEAN == 0:
+            abs_sum += tl.where(exists, tl.abs(rstd), 0.0)
         abs_term_sum += tl.abs(term)
     out = sums_ptr + split * num_cols + col
     tl.store(out, tl.sum(weight_sum, axis=0), mask=col_exists)

@@ -1,4 +1,4 @@
-"""Every result of a layer norm against its rows: the elements, the means and the deviations.
+"""Every result of a layer or RMS norm against its rows: elements, means and deviations.
 
     m = mean x,  var = mean (x - m)^2,  r = (var + eps)^{-1/2},   y = (x - m) r g + b
 
@@ -24,6 +24,10 @@ form with h' sqrt(2 + log chunks) for h; we count 4 (h' + 4 chunks + 4) througho
 are superadditive in h u, so ours is added to the operator's.  Elements are made in the working
 format (``rows.py``) of roundoff w: u gets 2 w, which counts 6 roundings of |x| + |m| and 4 of each
 product, where we make 3 and 4.  The limit is raised by 32 w for its own evaluation.
+
+*Without a mean* (RMS norm) var is q = mean x^2, m and D_m are 0, ``D_v = c q + 2 (n + 4) eta (1 +
+mean|x|)`` with the caller's c for h u, and ``2 (n + 4) eta |g|`` is added for a product that
+underflows.  Our sum of squares errs by h' + 2 roundings of q.  The root of squares need not fit.
 
 *Judged* are results of finite limit, in rows where neither a sum of elements nor one of squared
 deviations can overflow (``norms.out_of_range``) and whose root of squares fits the result's
@@ -66,7 +70,8 @@ class NormLimits(NamedTuple):
     ``u``, ``eta``, ``accumulator_max``: of the accumulator.  ``depth``: h.  ``leftover``: t.
     ``result_u``, ``stats_u``: of the formats of y and of mean and rstd where they are narrower,
     else 0, with ``result_eta`` and ``stats_eta``.  ``result_max``, ``stats_max``: their largest
-    numbers.
+    numbers.  ``root_max``: what the root of squares must be below.  Without a mean ``depth`` is c
+    over u.
     """
 
     u: float
@@ -78,6 +83,7 @@ class NormLimits(NamedTuple):
     result_u: float
     result_eta: float
     result_max: float
+    root_max: float
     stats_u: float
     stats_eta: float
     stats_max: float
@@ -112,22 +118,29 @@ def plan(rows: Rows, limits: NormLimits, result: torch.dtype, device: torch.devi
         limits.u + 2 * U64, limits.eps, limits.u + 2 * work.u, limits.accumulator_max,
         limits.result_u, 16 * limits.eta + 0.5 * limits.result_eta + 16 * work.eta,
         limits.result_max, limits.stats_u, 16 * limits.eta + 0.5 * limits.stats_eta,
-        limits.stats_max, 1 + 32 * work.u, 1 + 32 * U64)
+        limits.stats_max, 1 + 32 * work.u, 1 + 32 * U64, limits.root_max)
     return NormPlan(rows, tile, work, coefficients(values, device))
 
 
 def norm_rows(
-    x: Tensor, weight: Tensor | None, bias: Tensor | None, results: tuple[Tensor, Tensor, Tensor],
-    records: tuple[Tensor, Tensor, Tensor], site: NormPlan,
+    x: Tensor, weight: Tensor | None, bias: Tensor | None,
+    results: tuple[Tensor, Tensor | None, Tensor],
+    records: tuple[Tensor, Tensor | None, Tensor], site: NormPlan,
 ) -> None:
-    """Judge ``results``, (y, mean, rstd); a verdict on each goes to its record, int64 [2]."""
+    """Judge ``results``, (y, mean, rstd); a verdict on each goes to its record, int64 [2].  The
+    mean and its record are None for an RMS norm."""
     rows, tile = site.rows, site.tile
+    y, mean, rstd = results
+    y_record, mean_record, rstd_record = records
     s = rows.strides
     _norm_rows_kernel[(tile.num_programs,)](
-        x, x if weight is None else weight, x if bias is None else bias, *results,
-        site.coefficients, *records, rows.sizes[1], rows.sizes[2], rows.num_cols, tile.blocks,
-        *s[0], *s[1], *s[2], s[3][3], s[4][3], *s[5][:3], *s[6][:3], *s[7][:3],
-        HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None, WORK=triton_type(site.work),
+        x, x if weight is None else weight, x if bias is None else bias, y,
+        rstd if mean is None else mean, rstd, site.coefficients, y_record,
+        rstd_record if mean_record is None else mean_record, rstd_record, rows.sizes[1],
+        rows.sizes[2], rows.num_cols, tile.blocks, *s[0], *s[1], *s[2], s[3][3], s[4][3],
+        *s[5][:3], *s[6][:3], *s[7][:3],
+        HAS_MEAN=mean is not None, HAS_WEIGHT=weight is not None, HAS_BIAS=bias is not None,
+        WORK=triton_type(site.work),
         END_COL=tile.end(rows.num_cols), BLOCK_ROWS=tile.block_rows, BLOCK_COLS=tile.block_cols,
         num_warps=NUM_WARPS)
 
@@ -141,7 +154,7 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     i_stride_0, i_stride_1, i_stride_2, i_stride_col, weight_stride, bias_stride,
     mean_stride_0, mean_stride_1, mean_stride_2, rstd_stride_0, rstd_stride_1, rstd_stride_2,
     j_stride_0, j_stride_1, j_stride_2,
-    HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, WORK: tl.constexpr,
+    HAS_MEAN: tl.constexpr, HAS_WEIGHT: tl.constexpr, HAS_BIAS: tl.constexpr, WORK: tl.constexpr,
     END_COL: tl.constexpr, BLOCK_ROWS: tl.constexpr, BLOCK_COLS: tl.constexpr,
 ):
     r0, r1, r2 = place_of_rows(blocks, R1, BLOCK_ROWS)
@@ -163,13 +176,16 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
         x = widened(tl.load(x_ptr + x_row[:, None] + (col * x_stride_col)[None, :], mask=exists,
                     other=0.0)).to(tl.float64)
         num_here = tl.minimum(num_cols - start, BLOCK_COLS).to(tl.float64)
-        here = tl.sum(x, axis=1)
-        mean_here = here / num_here
-        deviation = tl.where(exists, x - mean_here[:, None], 0.0)
-        step = mean_here - total / tl.maximum(before, 1.0)
-        squares += tl.sum(deviation * deviation, axis=1)
-        squares += step * step * (before * num_here / (before + num_here))
-        total += here
+        if HAS_MEAN:
+            here = tl.sum(x, axis=1)
+            mean_here = here / num_here
+            deviation = tl.where(exists, x - mean_here[:, None], 0.0)
+            step = mean_here - total / tl.maximum(before, 1.0)
+            squares += tl.sum(deviation * deviation, axis=1)
+            squares += step * step * (before * num_here / (before + num_here))
+            total += here
+        else:
+            squares += tl.sum(x * x, axis=1)
         before += num_here
         magnitude = tl.abs(x)
         abs_total += tl.sum(magnitude, axis=1)
@@ -200,8 +216,12 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     in_range = row_exists & sum_fits & (4.0 * square * before < accumulator_max)
     variance = tl.where(in_range, variance, 1.0)
     square = tl.where(in_range, square, 1.0)
-    variance_error = 3.0 * depth_u * (tl.sqrt(variance * square) + variance)
-    variance_error += 4.0 * depth_u * depth_u * square + lost * (1.0 + abs_mean)
+    if HAS_MEAN:
+        variance_error = 3.0 * depth_u * (tl.sqrt(variance * square) + variance)
+        variance_error += 4.0 * depth_u * depth_u * square + lost * (1.0 + abs_mean)
+    else:
+        mean_error = mean * 0.0
+        variance_error = depth_u * square + lost * (1.0 + abs_mean)
     slack = variance_error + stats_u * tl.abs(eps + variance)
     lower = variance + eps - slack
     is_known = in_range & (lower > 0.0)
@@ -212,12 +232,13 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     rstd_error = tl.maximum(highest - rstd, rstd - lowest) + 4.0 * stats_u * highest
 
     stats_raised = tl.load(coefficient_ptr + 14)
-    at_mean = offset_of_rows(r0, r1, r2, mean_stride_0, mean_stride_1, mean_stride_2)
-    held_mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0)).to(tl.float64)
-    mean_limit = mean_error + stored_u * (tl.abs(mean) + mean_error) + stored_floor
-    mean_limit = mean_limit * stats_raised
-    judged_mean = row_exists & sum_fits & (tl.abs(mean) + mean_limit < stored_max)
-    note(mean_record_ptr, tl.abs(held_mean - mean), mean_limit, j_row, judged_mean)
+    if HAS_MEAN:
+        at_mean = offset_of_rows(r0, r1, r2, mean_stride_0, mean_stride_1, mean_stride_2)
+        held_mean = widened(tl.load(mean_ptr + at_mean, mask=row_exists, other=0.0)).to(tl.float64)
+        mean_limit = mean_error + stored_u * (tl.abs(mean) + mean_error) + stored_floor
+        mean_limit = mean_limit * stats_raised
+        judged_mean = row_exists & sum_fits & (tl.abs(mean) + mean_limit < stored_max)
+        note(mean_record_ptr, tl.abs(held_mean - mean), mean_limit, j_row, judged_mean)
 
     at_rstd = offset_of_rows(r0, r1, r2, rstd_stride_0, rstd_stride_1, rstd_stride_2)
     held_rstd = widened(tl.load(rstd_ptr + at_rstd, mask=row_exists, other=0.0)).to(tl.float64)
@@ -226,7 +247,8 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
     judged_rstd = is_known & (rstd + rstd_limit < stored_max)
     note(rstd_record_ptr, tl.abs(held_rstd - rstd), rstd_limit, j_row, judged_rstd)
 
-    is_known = is_known & (tl.sqrt(square * before) < result_max)
+    is_known = is_known & (tl.sqrt(square * before) < tl.load(coefficient_ptr + 15))
+    lost_work = lost.to(WORK)
     mean_work = tl.where(is_known, mean, 0.0).to(WORK)[:, None]
     rstd_work = rstd.to(WORK)[:, None]
     rstd_error_work = rstd_error.to(WORK)[:, None]
@@ -245,6 +267,8 @@ def _norm_rows_kernel(  # type: ignore[no-untyped-def]
         deviation = tl.abs(x - mean_work)
         error = deviation * rstd_error_work + upper_work * (
             mean_error_work + 3.0 * u * (tl.abs(x) + tl.abs(mean_work)))
+        if HAS_MEAN == 0:
+            error += lost_work
         expected = normalised
         if HAS_WEIGHT:
             weight = tl.load(weight_ptr + col * weight_stride, mask=col_exists, other=0.0)

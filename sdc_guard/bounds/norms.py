@@ -37,6 +37,29 @@ with the depth H of the sum over rows: ATen adds them one after the other in eac
 A product that underflows is off by ``eta`` at most: 2 n of them enter S, one more each of ``a x``,
 ``a m`` and ``beta``; in ``dg`` and ``db`` one per row, where eta is that of the sum's format.
 Every ``u`` is the accumulator's plus 2^-53 for our own evaluation by the same formulas.
+
+*RMS norm* (Zhang and Sennrich 2019) has no mean: ``q = mean x^2``, ``r = (q + eps)^{-1/2}``,
+``y = x r g``.  Kernels sum squares, in depth h + 2, or add the square of the mean to an updated
+variance (``RowwiseMomentsCUDAKernel``).  The latter is worse: ``s, |m|, mean|x| <= R`` and the
+errors of variance and mean above give
+
+    |q^ - q| <= 3 h u (s R + var) + (2 h u R)^2 + 2 |m| D_m + D_m^2 + 2 u q
+             <= (10 h + 2) u q + 8 (h u)^2 q,                          q = R^2,
+
+h also the depth of CUDA's updates: ``n / 512 + 10`` in a block of 512 threads, a fourth of the
+threads where it sums squares, which is covered by the factor 10.  ``y`` is the forward above with
+``m = D_m = 0``, and ``eta`` for a product ``x r`` that underflows.
+
+Its gradients are those above without the mean.  CUDA: ``(n a - x r S) (1 / n) r``, ``a = dy g``,
+``S = sum a x r``; ``torch._decomp``: ``(a - (x r / n) S) r``.  In both, a term of S has at most 3
+roundings, what is made of S at most 6, what is made of a at most 6, of which we allow 8:
+
+    |dx^ - dx| <= (h + 5) u r^3 |x| / n sum|a x| + 6 u |beta| |x| + 8 u r |a| + eta (...),
+
+``beta = r^3 / n sum a x``.  With ``Q = sum|x|`` an underflow of an ``a`` costs ``r^3 |x| Q / n``
+besides ``r``, one of ``a x`` in S ``n`` times ``r^2 |x| (1 + r) / n``, one of ``x r`` or its
+multiples ``r (1 + r) sum|a x| / n``; all of them are less than
+``eta 4 (1 + r)^3 (1 + |x|) (1 + (Q + sum|a x|) / n)``.
 """
 
 from __future__ import annotations
@@ -54,6 +77,7 @@ LANES = 16
 WIDEST = 32
 """Elements of the widest vector: 64 bytes of a half format."""
 THREADS = 64
+UPDATING_THREADS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +124,42 @@ def moments(x: Array, eps: float, u: float, eta: float, *, proof: bool) -> Momen
         var_error = 3 * h * u * (np.sqrt(var * square) + var) + (2 * h * u) ** 2 * square
     mean_error = mean_error + 2 * (n + 4) * eta
     var_error = var_error + 2 * (n + 4) * eta * (1 + abs_mean)
-    slack = var_error + u * (eps + var)
-    with np.errstate(divide="ignore"):  # a deviation within its error of zero: no limit
-        rstd = 1 / np.sqrt(var + eps)
-        highest = 1 / np.sqrt(np.maximum(var + eps - slack, 0.0))
-        lowest = 1 / np.sqrt(var + eps + slack)
-    rstd_error = np.maximum(highest - rstd, rstd - lowest) + 4 * u * highest
+    rstd, rstd_error = _reciprocal_root(var, var_error, eps, u)
     return Moments(mean, rstd, mean_error, rstd_error)
+
+
+def square_depth(n: int) -> int:
+    """Depth h of an update of mean and variance, on a CPU and on CUDA."""
+    return min(n, max(merge_depth(n), math.ceil(n / UPDATING_THREADS) + 10))
+
+
+def square_roundings(depth: float, u: float) -> float:
+    """Relative error of a mean of squares whose updates have some depth."""
+    return (10 * depth + 2) * u + 8 * (depth * u) ** 2
+
+
+def root_mean_square(x: Array, eps: float, u: float, eta: float, *, proof: bool) -> Moments:
+    """Reciprocal roots of ``mean x^2 + eps`` with their error limits, beside a mean of zero;
+    ``proof`` chooses the depth of any order."""
+    n = x.shape[-1]
+    square = (x * x).mean(-1, keepdims=True)
+    depth = n + 4 if proof else square_depth(n)
+    lost = 2 * (n + 4) * eta * (1 + np.abs(x).mean(-1, keepdims=True))
+    rstd, rstd_error = _reciprocal_root(square, square_roundings(depth, u) * square + lost, eps, u)
+    zero = np.zeros_like(square)
+    return Moments(zero, rstd, zero, rstd_error)
+
+
+def _reciprocal_root(
+    square: Array, error: Array, eps: float, u: float
+) -> tuple[Array, Array]:
+    """``(square + eps)^{-1/2}`` and the limit on its error."""
+    slack = error + u * (eps + square)
+    with np.errstate(divide="ignore"):  # a deviation within its error of zero: no limit
+        rstd = 1 / np.sqrt(square + eps)
+        highest = 1 / np.sqrt(np.maximum(square + eps - slack, 0.0))
+        lowest = 1 / np.sqrt(square + eps + slack)
+    return rstd, np.maximum(highest - rstd, rstd - lowest) + 4 * u * highest
 
 
 def forward_error(
@@ -171,6 +224,28 @@ def weight_gradient_error(
     abs_grad = np.abs(grad)
     size = abs_grad * np.abs(rstd) * (np.abs(x) + np.abs(mean))
     return np.asarray((depth + 4) * u * size.sum(0) + eta * (2 * abs_grad.sum(0) + depth))
+
+
+def rms_input_gradient_error(
+    grad: Array, x: Array, rstd: Array, depth: float, u: float, eta: float
+) -> Array:
+    """Limit on ``|dx^ - dx|`` of an RMS norm before rounding; ``grad`` is ``dy g``."""
+    n = x.shape[-1]
+    r, abs_x = np.abs(rstd), np.abs(x)
+    moment = np.abs(grad * x).sum(-1, keepdims=True)
+    cubed = r**3 / n
+    beta = cubed * np.abs((grad * x).sum(-1, keepdims=True))
+    beta_error = cubed * (depth + 5) * u * moment
+    lost = (1 + r) ** 3 * (1 + (abs_x.sum(-1, keepdims=True) + moment) / n)
+    return np.asarray((beta_error + 6 * u * (beta + beta_error)) * abs_x
+                      + 8 * u * r * np.abs(grad) + 4 * eta * lost * (1 + abs_x))
+
+
+def rms_input_gradient_size(grad: Array, x: Array, rstd: Array) -> Array:
+    """The largest intermediate of an RMS norm's ``dx``: ``r^3``, ``n a``, S, ``n x r S``."""
+    n, r = x.shape[-1], 1 + np.abs(rstd)
+    moment = np.abs(grad * x).sum(-1, keepdims=True)
+    return np.asarray(r**3 * (1 + moment) * (1 + np.abs(x)) + n * r * np.abs(grad))
 
 
 def bias_gradient_error(grad: Array, depth: float, u: float, eta: float) -> Array:

@@ -1,4 +1,8 @@
-"""How a layer norm's calls reach the kernels that judge them on their device."""
+"""How the calls of layer and RMS norms reach the kernels that judge them on their device.
+
+An RMS norm is a layer norm without mean and bias, so these are None here, and its limits are those
+of :func:`sdc_guard.bounds.norms.root_mean_square`.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,13 @@ from typing import Any
 
 from torch import Tensor
 
-from sdc_guard.bounds.norms import WIDEST, merge_depth, row_depth
+from sdc_guard.bounds.norms import (
+    WIDEST,
+    merge_depth,
+    row_depth,
+    square_depth,
+    square_roundings,
+)
 from sdc_guard.bounds.sums import lane_depth
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import Format, accumulator_of, format_of
@@ -40,41 +50,52 @@ def _optional(*tensors: Tensor | None) -> tuple[Tensor, ...]:
     return tuple(t for t in tensors if t is not None)
 
 
+def eps_of(call: BoundCall) -> float:
+    """What the call adds to a mean square; that of its accumulator where it gives none."""
+    eps = call["eps"]
+    return 2 * accumulator_of(call["input"].dtype).u if eps is None else float(eps)
+
+
 def forward_kernel(formulas: Sequence[str]) -> KernelOf:
-    """The elements, means and deviations of a layer norm; ``formulas`` of their limits."""
+    """The elements, means (of a layer norm) and deviations; ``formulas`` of their limits."""
 
     def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
-        x, weight, bias = call["input"], call["weight"], call["bias"]
+        x, weight, bias = call["input"], call["weight"], call.get("bias")
         if not readable(x, *held, *_optional(weight, bias)) or held[0].shape != x.shape:
             return None
         from sdc_guard_kernels.norm_rows import NormLimits, norm_rows, plan
         from sdc_guard_kernels.rows import c_order, rows_of
 
-        y, mean, rstd = held
+        y, rstd = held[0], held[-1]
+        mean = held[1] if len(held) > 2 else None
         rank, num_columns = x.dim(), len(call["normalized_shape"])
         n = math.prod(call["normalized_shape"])
-        numbering = c_order(mean.shape)[: rank - num_columns] + (0,) * num_columns
+        numbering = c_order(rstd.shape)[: rank - num_columns] + (0,) * num_columns
         rows = rows_of(x.shape, range(rank - num_columns, rank), [
             x.stride(), y.stride(), c_order(x.shape), _per_column(weight, rank),
-            _per_column(bias, rank), _per_row(mean, num_columns), _per_row(rstd, num_columns),
-            numbering])
-        if rows is None or mean.dtype is not rstd.dtype:
+            _per_column(bias, rank), _per_row(rstd if mean is None else mean, num_columns),
+            _per_row(rstd, num_columns), numbering])
+        if rows is None or (mean is not None and mean.dtype is not rstd.dtype):
             return None
-        acc, out, stats = (accumulator_of(x.dtype), format_of(y.dtype), format_of(mean.dtype))
+        acc, out, stats = (accumulator_of(x.dtype), format_of(y.dtype), format_of(rstd.dtype))
         result_u, result_eta = _narrower(out, acc)
         stats_u, stats_eta = _narrower(stats, acc)
         limits = NormLimits(
-            u=acc.u, eta=acc.eta, accumulator_max=acc.max, depth=merge_depth(n),
-            leftover=1.0 if n % WIDEST else 0.0, eps=float(call["eps"]),
-            result_u=result_u, result_eta=result_eta, result_max=out.max,
+            u=acc.u, eta=acc.eta, accumulator_max=acc.max,
+            depth=merge_depth(n) if mean is not None else square_roundings(
+                square_depth(n), acc.u) / acc.u,
+            leftover=1.0 if n % WIDEST else 0.0, eps=eps_of(call), result_u=result_u,
+            result_eta=result_eta, result_max=out.max,
+            root_max=out.max if mean is not None else math.inf,
             stats_u=stats_u, stats_eta=stats_eta, stats_max=stats.max)
         site = plan(rows, limits, y.dtype, y.device)
 
         def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
             records = [notes.record(KernelCheck("reference", formula, output))
                        for output, formula in enumerate(formulas)]
-            norm_rows(call["input"], call["weight"], call["bias"], (held[0], held[1], held[2]),
-                      (records[0], records[1], records[2]), site)
+            means = (held[1], records[1]) if len(held) > 2 else (None, None)
+            norm_rows(call["input"], call["weight"], call.get("bias"),
+                      (held[0], means[0], held[-1]), (records[0], means[1], records[-1]), site)
 
         return run
 
@@ -82,17 +103,17 @@ def forward_kernel(formulas: Sequence[str]) -> KernelOf:
 
 
 def backward_kernel(formulas: Sequence[str]) -> KernelOf:
-    """The gradients of a layer norm: elements of the input's, columns of the parameters'."""
+    """The gradients: elements of the input's, columns of the parameters'."""
 
     def of_site(call: BoundCall, held: tuple[Tensor, ...]) -> KernelRun | None:
         grad, x, weight = call["grad_out"], call["input"], call["weight"]
-        mean, rstd = call["mean"], call["rstd"]
-        if not readable(grad, x, mean, rstd, *_optional(weight, *held)) or grad.shape != x.shape:
+        given = _optional(call.get("mean"), weight, *held)
+        if not readable(grad, x, call["rstd"], *given) or grad.shape != x.shape:
             return None
         launches = [found for found in (
-            _input_gradient(call, held, formulas[0]) if call["output_mask"][0] else None,
+            _input_gradient(call, held, formulas[0]) if held[0] is not None else None,
             _parameter_gradients(call, held, formulas[1:])
-            if any(call["output_mask"][1:]) else None,
+            if any(t is not None for t in held[1:]) else None,
         ) if found is not None]
 
         def run(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
@@ -102,6 +123,12 @@ def backward_kernel(formulas: Sequence[str]) -> KernelOf:
         return run if launches else None
 
     return of_site
+
+
+def _statistics(call: BoundCall) -> tuple[Tensor, Tensor]:
+    """What stands for the mean, and the reciprocal deviation."""
+    mean = call.get("mean")
+    return call["rstd"] if mean is None else mean, call["rstd"]
 
 
 def _columns(call: BoundCall) -> tuple[int, int]:
@@ -116,20 +143,21 @@ def _input_gradient(call: BoundCall, held: tuple[Tensor, ...], formula: str) -> 
     rank, num_columns = _columns(call)
     rows = rows_of(x.shape, range(rank - num_columns, rank), [
         call["grad_out"].stride(), x.stride(), result.stride(), c_order(x.shape),
-        _per_column(call["weight"], rank), _per_row(call["mean"], num_columns),
-        _per_row(call["rstd"], num_columns)])
+        _per_column(call["weight"], rank),
+        *(_per_row(t, num_columns) for t in _statistics(call))])
     if rows is None:
         return None
+    has_mean = call.get("mean") is not None
     acc, out = accumulator_of(x.dtype), format_of(result.dtype)
     result_u, result_eta = _narrower(out, acc)
     site = plan(rows, result.dtype, result.device, u=acc.u, eta=acc.eta,
                 depth=lane_depth(rows.num_cols, acc), result_u=result_u, result_eta=result_eta,
-                result_max=out.max)
+                result_max=out.max, reach_max=out.max if has_mean else acc.max)
 
     def launch(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
         norm_backward_rows(
-            call["grad_out"], call["input"], call["weight"], call["mean"], call["rstd"], held[0],
-            notes.record(KernelCheck("reference", formula)), site)
+            call["grad_out"], call["input"], call["weight"], call.get("mean"), call["rstd"],
+            held[0], notes.record(KernelCheck("reference", formula)), site)
 
     return launch
 
@@ -140,12 +168,13 @@ def _parameter_gradients(
     from sdc_guard_kernels.norm_parameter_gradients import norm_parameter_gradients, plan
     from sdc_guard_kernels.rows import rows_of
 
-    x, mask = call["input"], call["output_mask"]
+    x = call["input"]
     rank, num_columns = _columns(call)
-    results = [held[i] for i in (1, 2) if mask[i]]
+    wanted = [i for i in range(1, len(held)) if held[i] is not None]
+    results = [held[i] for i in wanted]
     rows = rows_of(x.shape, range(rank - num_columns, rank), [
-        call["grad_out"].stride(), x.stride(), _per_row(call["mean"], num_columns),
-        _per_row(call["rstd"], num_columns)])
+        call["grad_out"].stride(), x.stride(),
+        *(_per_row(t, num_columns) for t in _statistics(call))])
     own = format_of(x.dtype)
     if rows is None or any(not t.is_contiguous() or t.dtype is not x.dtype for t in results):
         return None
@@ -155,12 +184,11 @@ def _parameter_gradients(
                 result_u=result_u, result_eta=result_eta, result_max=own.max)
 
     def launch(call: BoundCall, held: tuple[Tensor, ...], notes: Notes) -> None:
-        wanted = [i for i in (1, 2) if mask[i]]
         found: dict[int, Any] = {
             i: notes.record(KernelCheck("reference", formulas[i - 1], i)) for i in wanted}
         first = found[wanted[0]]
         norm_parameter_gradients(
-            call["grad_out"], call["input"], call["mean"], call["rstd"],
+            call["grad_out"], call["input"], call.get("mean"), call["rstd"],
             held[1] if 1 in found else None, held[2] if 2 in found else None,
             (found.get(1, first), found.get(2, first)), site)
 

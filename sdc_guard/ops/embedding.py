@@ -35,6 +35,7 @@ from sdc_guard.bounds.gamma import own_rounding, rounding
 from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, FLOAT64, Format, accumulator_of, format_of, is_covered_float
 from sdc_guard.ops._axes import FIXED, Axes
+from sdc_guard.ops._kernel_embedding import gradient_kernel
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, SampleList, draw_values
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Move, Symmetry, negate, roll, split
@@ -215,7 +216,7 @@ def _backward_flops(call: BoundCall, held: tuple[Tensor, ...]) -> int:
 
 @checked(aten.embedding_dense_backward, family="embedding", axes=_backward_axes,
          symmetries=_backward_symmetries, invariant=_sequential_bits, flops=_backward_flops,
-         reduction=True, window=("d",), samples=_backward_samples)
+         kernel=gradient_kernel, reduction=True, window=("d",), samples=_backward_samples)
 def embedding_dense_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """Proof ``(n - 1) u sum|g|`` in the storage format, contract the same in fp32; exact for rows
     of at most one term."""

@@ -255,11 +255,13 @@ BLOCKS: dict[str, Any] = {"WORK": "tl.float32", "END_COL": 256, "BLOCK_ROWS": 2,
 
 
 @pytest.mark.parametrize(("kernel", "function", "constants"), [
-    ("norm_rows", "_norm_rows_kernel", {"HAS_WEIGHT": True, "HAS_BIAS": True, **BLOCKS}),
+    ("norm_rows", "_norm_rows_kernel",
+     {"HAS_MEAN": True, "HAS_WEIGHT": True, "HAS_BIAS": True, **BLOCKS}),
     pytest.param("norm_backward_rows", "_norm_backward_rows_kernel",
-                 {"HAS_WEIGHT": True, **BLOCKS}, marks=pytest.mark.slow),
+                 {"HAS_MEAN": True, "HAS_WEIGHT": True, **BLOCKS}, marks=pytest.mark.slow),
     pytest.param("norm_parameter_gradients", "_column_sums_kernel",
-                 {"SPLIT_ROWS": 128, "BLOCK_ROWS": 32, "BLOCK_COLS": 64}, marks=pytest.mark.slow),
+                 {"HAS_MEAN": True, "SPLIT_ROWS": 128, "BLOCK_ROWS": 32, "BLOCK_COLS": 64},
+                 marks=pytest.mark.slow),
     pytest.param("norm_parameter_gradients", "_judge_columns_kernel",
                  {"NUM_SPLITS": 4, "HAS_WEIGHT": True, "HAS_BIAS": True, "BLOCK_COLS": 64},
                  marks=pytest.mark.slow),

@@ -27,7 +27,7 @@ NOT_ON_A_CPU = frozenset(
 ) | {
     "aten.cudnn_grid_sampler", "aten.cudnn_grid_sampler_backward", "aten._thnn_fused_lstm_cell",
     "aten._thnn_fused_lstm_cell_backward_impl", "aten._thnn_fused_gru_cell",
-    "aten._thnn_fused_gru_cell_backward",
+    "aten._thnn_fused_gru_cell_backward", "aten._fused_rms_norm_backward",
 }
 """Ops that only a CUDA device has; the tests that need one call them."""
 
