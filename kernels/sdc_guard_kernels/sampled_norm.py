@@ -40,6 +40,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdc_guard_kernels.rows import widened
 from sdc_guard_kernels.sampling import SEED_BIT, stratum
 from sdc_guard_kernels.verdict import note
 
@@ -156,9 +157,9 @@ def _norm_kernel(  # type: ignore[no-untyped-def]
     eps = tl.load(factor_ptr)
 
     if GIVEN:
-        mean = tl.load(mean_ptr + given_at).to(tl.float64)
+        mean = widened(tl.load(mean_ptr + given_at)).to(tl.float64)
         given_at = g_0 * tl.load(table_ptr + 29) + g_1 * tl.load(table_ptr + 30)
-        variance = tl.load(scale_ptr + given_at).to(tl.float64)
+        variance = widened(tl.load(scale_ptr + given_at)).to(tl.float64)
         mean_error = mean * 0.0
         variance_error = mean * 0.0
         reach = mean * 0.0
@@ -173,7 +174,7 @@ def _norm_kernel(  # type: ignore[no-untyped-def]
         while start < num:
             i = start + lane
             at = _offset(i, table_ptr, table_ptr + 8)
-            x = tl.load(x_row + at, mask=i < num, other=0.0).to(tl.float64)
+            x = widened(tl.load(x_row + at, mask=i < num, other=0.0)).to(tl.float64)
             total += x
             abs_total += tl.abs(x)
             largest = tl.maximum(largest, tl.abs(x))
@@ -186,7 +187,7 @@ def _norm_kernel(  # type: ignore[no-untyped-def]
         while start < num:
             i = start + lane
             at = _offset(i, table_ptr, table_ptr + 8)
-            x = tl.load(x_row + at, mask=i < num, other=0.0).to(tl.float64)
+            x = widened(tl.load(x_row + at, mask=i < num, other=0.0)).to(tl.float64)
             deviation = tl.where(i < num, x - mean, 0.0)
             squared += deviation * deviation
             start += BLOCK
@@ -229,20 +230,20 @@ def _norm_kernel(  # type: ignore[no-untyped-def]
     # Each group has a seed of its own.
     i, exists = stratum(seed + 1 + group, slot, ELEMENTS, num)
     at = _offset(i, table_ptr, table_ptr + 8)
-    x = tl.load(x_row + at, mask=exists, other=0.0).to(tl.float64)
+    x = widened(tl.load(x_row + at, mask=exists, other=0.0)).to(tl.float64)
     at = _offset(i, table_ptr, table_ptr + 14)
     at += g_0 * tl.load(table_ptr + 12) + g_1 * tl.load(table_ptr + 13)
-    got = tl.load(out_ptr + at, mask=exists, other=0.0).to(tl.float64)
+    got = widened(tl.load(out_ptr + at, mask=exists, other=0.0)).to(tl.float64)
     channel = g_0 * tl.load(table_ptr + 24) + g_1 * tl.load(table_ptr + 25)
     channel += i // inner * tl.load(table_ptr + 26)
     w = tl.zeros((ELEMENTS,), dtype=tl.float64) + 1.0
     b = tl.zeros((ELEMENTS,), dtype=tl.float64)
     if HAS_WEIGHT:
         w = tl.load(weight_ptr + channel * tl.load(table_ptr + 31), mask=exists, other=0.0)
-        w = w.to(tl.float64)
+        w = widened(w).to(tl.float64)
     if HAS_BIAS:
         b = tl.load(bias_ptr + channel * tl.load(table_ptr + 32), mask=exists, other=0.0)
-        b = b.to(tl.float64)
+        b = widened(b).to(tl.float64)
     u, eta = tl.load(factor_ptr + 16), tl.load(factor_ptr + 17)
     y = (x - mean) * rstd * w + b
     deviation, together = tl.abs(x - mean), tl.abs(x) + tl.abs(mean)
@@ -267,14 +268,14 @@ def _norm_kernel(  # type: ignore[no-untyped-def]
         stats_u, stats_tail = tl.load(factor_ptr + 21), tl.load(factor_ptr + 22)
         stats_largest = tl.load(factor_ptr + 23)
         at = g_0 * tl.load(table_ptr + 27) + g_1 * tl.load(table_ptr + 28)
-        got = tl.load(mean_ptr + at).to(tl.float64)
+        got = widened(tl.load(mean_ptr + at)).to(tl.float64)
         limit = mean_error + stats_u * (tl.abs(mean) + mean_error) + stats_tail + zero
         limit *= 1.0 + 1.0 / 1073741824
         fits = stats_reach + zero < stats_largest
         judged = fits & (tl.abs(mean) + limit < stats_largest)
         note(mean_record_ptr, tl.abs(got - mean) + zero, limit, index, judged)
         at = g_0 * tl.load(table_ptr + 29) + g_1 * tl.load(table_ptr + 30)
-        got = tl.load(scale_ptr + at).to(tl.float64)
+        got = widened(tl.load(scale_ptr + at)).to(tl.float64)
         limit = rstd_error + stats_u * (rstd + rstd_error) + stats_tail + zero
         limit *= 1.0 + 1.0 / 1073741824
         judged = fits & (rstd + limit < stats_largest)
