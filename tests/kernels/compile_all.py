@@ -34,6 +34,7 @@ from triton.runtime.jit import JITFunction
 from sdc_guard.ops import lookup
 from tests.kernels.launches import CASES, Case, direct_launches
 from tests.kernels.offered import Noted
+from tests.kernels.smallest import SMALLEST
 
 SHARED_BYTES = {80: 163 * 1024, 90: 227 * 1024}
 """Most shared memory of a program, by compute capability (CUDA programming guide, table of
@@ -141,7 +142,7 @@ def compile_cases(capability: int, only: str = "") -> list[Compiled]:
             rows.append(told(kernel, where, capability, found))
 
     with launches_compiled(capability, take):
-        for case in CASES:
+        for case in (*CASES, *SMALLEST):
             for dtype in case.dtypes:
                 where = f"{case.name}, {str(dtype).removeprefix('torch.')}"
                 if only in where:

@@ -59,16 +59,22 @@ def _empty(t: Tensor | None) -> Tensor | None:
     return torch.empty_strided(t.shape, t.stride(), dtype=t.dtype)
 
 
-def _e(dtype: torch.dtype, *shape: int) -> Tensor:
+def empty(dtype: torch.dtype, *shape: int) -> Tensor:
+    """Memory that nobody wrote."""
     return torch.empty(shape, dtype=dtype)
 
 
-def _ints(*shape: int) -> Tensor:
+def integers(*shape: int) -> Tensor:
+    """The same, int64."""
     return torch.empty(shape, dtype=torch.int64)
 
 
-def _statistics(dtype: torch.dtype, *shape: int) -> Tensor:
-    return _e(DOUBLE if dtype is DOUBLE else SINGLE, *shape)
+def statistics(dtype: torch.dtype, *shape: int) -> Tensor:
+    """The same, for saved moments: float32, or float64 of float64."""
+    return empty(DOUBLE if dtype is DOUBLE else SINGLE, *shape)
+
+
+_e, _ints, _statistics = empty, integers, statistics
 
 
 def _attention(d: torch.dtype) -> list[Tensor]:
