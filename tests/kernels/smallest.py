@@ -1,6 +1,8 @@
-"""Calls of the smallest sizes, for compiling: a size of 1 is a constant to the compiler, and
-layouts that merge into no single dimension take other paths, so what compiles for large operands need not
-compile for these."""
+"""Calls of the smallest sizes, for compiling.
+
+A size of 1 is a constant to the compiler, and layouts that merge into no single dimension take
+other paths, so what compiles for large operands need not compile for these.
+"""
 
 from __future__ import annotations
 
