@@ -136,19 +136,16 @@ class Attacker:
         if made is None:
             return
         call, held = made
-        checks = verdicts(self.spec, call, held)
-        references = references_of(self.spec, call, held)
-        for output in dict.fromkeys(check.output for check, _ in checks):
-            reference = references[output]
-            if reference is None or not held[output].numel():
-                continue
-            image, num = plant(held[output], reference, factor, most, self.rng)
-            if not num:
-                continue
-            changed = tuple(image if i == output else t for i, t in enumerate(held))
-            for check, verdict in verdicts(self.spec, call, changed):
-                if check.output == output:
-                    yield check, num, min(verdict.num_over, num)
+        changed, planted = [], []
+        for result, reference in zip(held, references_of(self.spec, call, held), strict=True):
+            image, num = result, 0
+            if reference is not None and result.numel():
+                image, num = plant(result, reference, factor, most, self.rng)
+            changed.append(image)
+            planted.append(num)
+        for check, verdict in verdicts(self.spec, call, tuple(changed)):
+            num = planted[check.output]
+            yield check, num, min(verdict.num_over, num)
 
 
 def verdicts(

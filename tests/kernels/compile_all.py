@@ -28,6 +28,7 @@ os.environ["TRITON_INTERPRET"] = "0"
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
@@ -98,10 +99,6 @@ def launches_compiled(
         JITFunction.run = run
 
 
-def _ptxas() -> Path:
-    return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "ptxas"
-
-
 def told(kernel: str, case: str, capability: int, found: Any) -> Compiled:
     """What ``ptxas -v`` says of a compiled kernel."""
     ptx = found.asm["ptx"]
@@ -111,7 +108,7 @@ def told(kernel: str, case: str, capability: int, found: Any) -> Compiled:
         file.write(ptx)
         file.flush()
         done = subprocess.run(
-            [_ptxas(), "-v", f"--gpu-name={target[1]}", "-o", os.devnull, file.name],
+            [get_ptxas(capability).path, "-v", f"--gpu-name={target[1]}", "-o", os.devnull, file.name],
             capture_output=True, text=True, check=True)
     registers = max(map(int, re.findall(r"Used (\d+) registers", done.stderr)))
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr)))
