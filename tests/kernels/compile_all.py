@@ -108,7 +108,8 @@ def told(kernel: str, case: str, capability: int, found: Any) -> Compiled:
         file.write(ptx)
         file.flush()
         done = subprocess.run(
-            [get_ptxas(capability).path, "-v", f"--gpu-name={target[1]}", "-o", os.devnull, file.name],
+            [get_ptxas(capability).path, "-v", f"--gpu-name={target[1]}", "-o", os.devnull,
+             file.name],
             capture_output=True, text=True, check=True)
     registers = max(map(int, re.findall(r"Used (\d+) registers", done.stderr)))
     spilled = sum(map(int, re.findall(r"(\d+) bytes spill", done.stderr)))

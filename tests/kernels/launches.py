@@ -164,6 +164,12 @@ CASES = (
 )
 
 
+def _chain(chain: str, sms: Tensor, reports: Tensor) -> None:
+    from sdc_guard_kernels import sm_witness
+
+    sm_witness._chain_launch(chain, torch.device("cpu"))(132, sms, reports, 4, True)
+
+
 def direct_launches() -> list[tuple[str, Callable[[], object]]]:
     """Launches that no op makes: comparisons of bits, fingerprints, probes."""
     from sdc_guard_kernels import accumulator_probe, bit_compare, fingerprint, row_sum, sm_witness
@@ -183,8 +189,7 @@ def direct_launches() -> list[tuple[str, Callable[[], object]]]:
              partial(accumulator_probe.paired_dots, _e(d, 256, 64), _e(d, 256, 64)))]
     sms, reports = torch.empty(132, dtype=torch.int32), torch.empty(132, 4, dtype=torch.int64)
     for chain in ("float32", "float64", "int32"):
-        launch = sm_witness._chain_launch(chain, torch.device("cpu"))
-        found.append((f"chain of {chain}", partial(launch, 132, sms, reports, 4, True)))
+        found.append((f"chain of {chain}", partial(_chain, chain, sms, reports)))
     bits = torch.empty(sm_witness.SEEDS, sm_witness.TILE, sm_witness.TILE, dtype=torch.int32)
     for chain, d in sm_witness._DOTS.items():
         x = torch.empty(bits.shape, dtype=d)
