@@ -43,6 +43,7 @@ from sdc_guard_kernels.attention_rows import (
     growth,
     row_scores,
 )
+from sdc_guard_kernels.rows import widened
 from sdc_guard_kernels.sampling import SEED_BIT, stratum
 from sdc_guard_kernels.verdict import note
 
@@ -125,7 +126,7 @@ def _note_row(  # type: ignore[no-untyped-def]
     limit += tl.load(factor_ptr + 16) * (tl.abs(exact) + limit) + tl.load(factor_ptr + 17)
     limit *= 1.0 + 1.0 / 1073741824
     judged = judged & (tl.abs(exact) + limit < largest)
-    note(record_ptr, tl.abs(got.to(tl.float64) - exact), limit, row, judged)
+    note(record_ptr, tl.abs(widened(got).to(tl.float64) - exact), limit, row, judged)
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -162,15 +163,15 @@ def _query_rows_kernel(  # type: ignore[no-untyped-def]
     e = tl.arange(0, BLOCK_V).to(tl.int64)
     at = b * tl.load(table_ptr + 7) + h * tl.load(table_ptr + 8) + m * tl.load(table_ptr + 9)
     q = tl.load(query_ptr + at + d * tl.load(table_ptr + 10), mask=d < head_size, other=0.0)
-    q = q.to(tl.float64)
+    q = widened(q).to(tl.float64)
     at = b * tl.load(table_ptr + 23) + h * tl.load(table_ptr + 24) + m * tl.load(table_ptr + 25)
     o = tl.load(out_ptr + at + e * tl.load(table_ptr + 26), mask=e < value_size, other=0.0)
     at = b * tl.load(table_ptr + 30) + h * tl.load(table_ptr + 31) + m * tl.load(table_ptr + 32)
     do = tl.load(grad_ptr + at + e * tl.load(table_ptr + 33), mask=e < value_size, other=0.0)
-    do = do.to(tl.float64)
+    do = widened(do).to(tl.float64)
     at = b * tl.load(table_ptr + 27) + h * tl.load(table_ptr + 28) + m * tl.load(table_ptr + 29)
-    lse = tl.load(lse_ptr + at).to(tl.float64)
-    own = do * o.to(tl.float64)
+    lse = widened(tl.load(lse_ptr + at)).to(tl.float64)
+    own = do * widened(o).to(tl.float64)
     row_dot = tl.sum(own, 0)
     abs_dot = tl.sum(tl.abs(own), 0)
     keys = b * tl.load(table_ptr + 11) + shared * tl.load(table_ptr + 12)
@@ -191,14 +192,14 @@ def _query_rows_kernel(  # type: ignore[no-untyped-def]
     while start < num_keys:
         n = start + lane
         exists = n < num_keys
-        k = tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
-                    mask=exists[:, None] & (d < head_size)[None, :], other=0.0).to(tl.float64)
-        v = tl.load(value_ptr + values + (n * tl.load(table_ptr + 17))[:, None],
-                    mask=exists[:, None] & (e < value_size)[None, :], other=0.0).to(tl.float64)
+        k = widened(tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
+                    mask=exists[:, None] & (d < head_size)[None, :], other=0.0)).to(tl.float64)
+        v = widened(tl.load(value_ptr + values + (n * tl.load(table_ptr + 17))[:, None],
+                    mask=exists[:, None] & (e < value_size)[None, :], other=0.0)).to(tl.float64)
         addend = tl.zeros((BLOCK,), dtype=tl.float64)
         if HAS_MASK:
-            addend = tl.load(mask_ptr + masks + n * tl.load(table_ptr + 22), mask=exists,
-                             other=0.0).to(tl.float64)
+            addend = widened(tl.load(mask_ptr + masks + n * tl.load(table_ptr + 22), mask=exists,
+                             other=0.0)).to(tl.float64)
         seen = exists & (n <= m) if CAUSAL else exists
         s, delta, largest_here = row_scores(q, k, addend, seen, factor_ptr)
         lost |= ((largest_here < largest_product) & (s < float("inf"))).to(tl.int32) == 0
@@ -262,11 +263,11 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
     key_at = b * tl.load(table_ptr + 11) + shared * tl.load(table_ptr + 12)
     key_at += n * tl.load(table_ptr + 13)
     k = tl.load(key_ptr + key_at + d * tl.load(table_ptr + 14), mask=d < head_size, other=0.0)
-    k = k.to(tl.float64)
+    k = widened(k).to(tl.float64)
     value_at = b * tl.load(table_ptr + 15) + shared * tl.load(table_ptr + 16)
     value_at += n * tl.load(table_ptr + 17)
     v = tl.load(value_ptr + value_at + e * tl.load(table_ptr + 18), mask=e < value_size, other=0.0)
-    v = v.to(tl.float64)
+    v = widened(v).to(tl.float64)
 
     largest_product, phi = tl.load(factor_ptr + 3), tl.load(factor_ptr + 4)
     dk = tl.zeros((BLOCK_D,), dtype=tl.float64)
@@ -289,20 +290,20 @@ def _key_rows_kernel(  # type: ignore[no-untyped-def]
         wide_v = exists[:, None] & (e < value_size)[None, :]
         at = b * tl.load(table_ptr + 7) + h * tl.load(table_ptr + 8) + m * tl.load(table_ptr + 9)
         at = at[:, None] + (d * tl.load(table_ptr + 10))[None, :]
-        q = tl.load(query_ptr + at, mask=wide, other=0.0).to(tl.float64)
+        q = widened(tl.load(query_ptr + at, mask=wide, other=0.0)).to(tl.float64)
         at = b * tl.load(table_ptr + 23) + h * tl.load(table_ptr + 24) + m * tl.load(table_ptr + 25)
         at = at[:, None] + (e * tl.load(table_ptr + 26))[None, :]
-        o = tl.load(out_ptr + at, mask=wide_v, other=0.0).to(tl.float64)
+        o = widened(tl.load(out_ptr + at, mask=wide_v, other=0.0)).to(tl.float64)
         at = b * tl.load(table_ptr + 30) + h * tl.load(table_ptr + 31) + m * tl.load(table_ptr + 32)
         at = at[:, None] + (e * tl.load(table_ptr + 33))[None, :]
-        do = tl.load(grad_ptr + at, mask=wide_v, other=0.0).to(tl.float64)
+        do = widened(tl.load(grad_ptr + at, mask=wide_v, other=0.0)).to(tl.float64)
         at = b * tl.load(table_ptr + 27) + h * tl.load(table_ptr + 28) + m * tl.load(table_ptr + 29)
-        lse = tl.load(lse_ptr + at, mask=exists, other=0.0).to(tl.float64)
+        lse = widened(tl.load(lse_ptr + at, mask=exists, other=0.0)).to(tl.float64)
         addend = tl.zeros((BLOCK,), dtype=tl.float64)
         if HAS_MASK:
             at = b * tl.load(table_ptr + 19) + h * tl.load(table_ptr + 20)
             at += m * tl.load(table_ptr + 21) + n * tl.load(table_ptr + 22)
-            addend = tl.load(mask_ptr + at, mask=exists, other=0.0).to(tl.float64)
+            addend = widened(tl.load(mask_ptr + at, mask=exists, other=0.0)).to(tl.float64)
         seen = exists & (n <= m) if CAUSAL else exists
         s, delta, largest_here = row_scores(k, q, addend, seen, factor_ptr)
         lost |= ((largest_here < largest_product) & (s < float("inf"))).to(tl.int32) == 0

@@ -41,11 +41,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdc_guard_kernels.rows import widened
 from sdc_guard_kernels.sampling import SEED_BIT, stratum
 from sdc_guard_kernels.verdict import note
 
 LARGEST_HEAD = 512
-TILE = 4096
+TILE = 2048
+"""Numbers of an operand that a program holds: of twice as many, float64 values spill."""
 
 
 class Factors(NamedTuple):
@@ -145,7 +147,7 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     e = tl.arange(0, BLOCK_V).to(tl.int64)
     at = b * tl.load(table_ptr + 7) + h * tl.load(table_ptr + 8) + m * tl.load(table_ptr + 9)
     q = tl.load(query_ptr + at + d * tl.load(table_ptr + 10), mask=d < head_size, other=0.0)
-    q = q.to(tl.float64)
+    q = widened(q).to(tl.float64)
     keys = b * tl.load(table_ptr + 11) + shared * tl.load(table_ptr + 12)
     keys = keys + (d * tl.load(table_ptr + 14))[None, :]
     values = b * tl.load(table_ptr + 15) + shared * tl.load(table_ptr + 16)
@@ -161,12 +163,12 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     while start < num_keys:
         n = start + lane
         exists = n < num_keys
-        k = tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
-                    mask=exists[:, None] & (d < head_size)[None, :], other=0.0).to(tl.float64)
+        k = widened(tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
+                    mask=exists[:, None] & (d < head_size)[None, :], other=0.0)).to(tl.float64)
         addend = tl.zeros((BLOCK_N,), dtype=tl.float64)
         if HAS_MASK:
-            addend = tl.load(mask_ptr + masks + n * tl.load(table_ptr + 22), mask=exists,
-                             other=0.0).to(tl.float64)
+            addend = widened(tl.load(mask_ptr + masks + n * tl.load(table_ptr + 22), mask=exists,
+                             other=0.0)).to(tl.float64)
         seen = exists & (n <= m) if CAUSAL else exists
         s, delta, product = row_scores(q, k, addend, seen, factor_ptr)
         # Comparisons with NaN are false.
@@ -187,12 +189,12 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     while start < num_keys:
         n = start + lane
         exists = n < num_keys
-        k = tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
-                    mask=exists[:, None] & (d < head_size)[None, :], other=0.0).to(tl.float64)
+        k = widened(tl.load(key_ptr + keys + (n * tl.load(table_ptr + 13))[:, None],
+                    mask=exists[:, None] & (d < head_size)[None, :], other=0.0)).to(tl.float64)
         addend = tl.zeros((BLOCK_N,), dtype=tl.float64)
         if HAS_MASK:
-            addend = tl.load(mask_ptr + masks + n * tl.load(table_ptr + 22), mask=exists,
-                             other=0.0).to(tl.float64)
+            addend = widened(tl.load(mask_ptr + masks + n * tl.load(table_ptr + 22), mask=exists,
+                             other=0.0)).to(tl.float64)
         seen = exists & (n <= m) if CAUSAL else exists
         s, delta, product = row_scores(q, k, addend, seen, factor_ptr)
         counts = s > float("-inf")
@@ -203,8 +205,8 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
         pg = p * growth(delta + u * distance)
         total += p
         weighted += pg
-        v = tl.load(value_ptr + values + (n * tl.load(table_ptr + 17))[:, None],
-                    mask=exists[:, None] & (e < value_size)[None, :], other=0.0).to(tl.float64)
+        v = widened(tl.load(value_ptr + values + (n * tl.load(table_ptr + 17))[:, None],
+                    mask=exists[:, None] & (e < value_size)[None, :], other=0.0)).to(tl.float64)
         out += tl.sum(p[:, None] * v, 0)
         plain += tl.sum(p[:, None] * tl.abs(v), 0)
         grown += tl.sum(pg[:, None] * tl.abs(v), 0)
@@ -229,7 +231,8 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
     judged = judged & (tl.abs(out) + limit < largest)
     at = b * tl.load(table_ptr + 23) + h * tl.load(table_ptr + 24) + m * tl.load(table_ptr + 25)
     got = tl.load(out_ptr + at + e * tl.load(table_ptr + 26), mask=e < value_size, other=0.0)
-    note(out_record_ptr, tl.abs(got.to(tl.float64) - out), limit, row + tl.zeros_like(e), judged)
+    defect = tl.abs(widened(got).to(tl.float64) - out)
+    note(out_record_ptr, defect, limit, row + tl.zeros_like(e), judged)
 
     if HAS_LSE:
         # One quantity, in the shape that a record takes.
@@ -244,7 +247,7 @@ def _attention_rows_kernel(  # type: ignore[no-untyped-def]
         judged = (tl.max(lost, 0) + zero == 0.0) & (tl.where(empty, 1.0, 0.0) + zero == 0.0)
         judged = judged & (tl.abs(lse) + limit < tl.load(factor_ptr + 14))
         at = b * tl.load(table_ptr + 27) + h * tl.load(table_ptr + 28) + m * tl.load(table_ptr + 29)
-        got = tl.load(lse_ptr + at).to(tl.float64)
+        got = widened(tl.load(lse_ptr + at)).to(tl.float64)
         note(lse_record_ptr, tl.abs(got - lse), limit, place, judged)
 
 

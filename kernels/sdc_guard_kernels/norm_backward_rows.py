@@ -42,7 +42,9 @@ import triton.language as tl
 from torch import Tensor
 
 from sdc_guard_kernels.rows import (
+    FLOAT64,
     NUM_WARPS,
+    TILE,
     U64,
     Rows,
     Tile,
@@ -83,7 +85,10 @@ def plan(
         result_u, result_eta: of the result where it is narrower than the accumulator, else 0.
         result_max, reach_max: largest result, and largest intermediate, that are judged.
     """
-    work, tile = work_of(result), tile_of(rows._replace(strides=rows.strides[:3]))
+    work = work_of(result)
+    # Three operands in float64 leave no registers for more.
+    most = TILE // 2 if work is FLOAT64 else TILE
+    tile = tile_of(rows._replace(strides=rows.strides[:3]), most)
     own = (sum_depth(tile, rows.num_cols) + 4) * U64
     values = (
         (depth + 5) * u + own, (depth + 4) * u + own, u + 2 * work.u, eta,

@@ -49,6 +49,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdc_guard_kernels.rows import widened
+
 WIDEST_ROW_BLOCK = 1024
 WIDEST_BLOCK_WITH_COLUMNS = 512
 SMALLEST_BLOCK = 16
@@ -124,7 +126,7 @@ def _sums_kernel(  # type: ignore[no-untyped-def]
             col = first_col + col_tile * BLOCK_C + lane_c
             exists = (row < num_rows)[:, None] & (col < num_cols)[None, :]
             place = row[:, None] * stride_row + col[None, :] * stride_col
-            x = tl.load(x_ptr + place, mask=exists, other=0.0).to(WORK)
+            x = widened(tl.load(x_ptr + place, mask=exists, other=0.0)).to(WORK)
             grouped = tl.reshape(x, (BLOCK_R, FIRST, LAST))
             total += tl.sum(grouped, axis=GROUP_AXIS)
             abs_total += tl.sum(tl.abs(grouped), axis=GROUP_AXIS)

@@ -68,6 +68,7 @@ from sdc_guard_kernels.operand_sums import (
     error_factor,
     grouping,
 )
+from sdc_guard_kernels.rows import widened
 from sdc_guard_kernels.verdict import note
 
 TILE = 8192
@@ -155,7 +156,7 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
     exists = row_exists[:, None] & (lane_k < num_inner)[None, :]
     a_next = tl.load(a_row + lane_k[None, :] * a_stride_inner, mask=exists, other=0.0)
     for tile in range(TILES_K):
-        a = a_next.to(WORK)
+        a = widened(a_next).to(WORK)
         inner = tile * BLOCK_K + lane_k
         inner_exists = inner < num_inner
         after = inner + BLOCK_K
@@ -184,7 +185,7 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
     exists = row_exists[:, None] & (lane_n < num_cols)[None, :]
     c_next = tl.load(c_row + lane_n[None, :] * c_stride_col, mask=exists, other=0.0)
     for tile in range(TILES_N):
-        c = c_next.to(WORK)
+        c = widened(c_next).to(WORK)
         col = tile * BLOCK_N + lane_n
         after = col + BLOCK_N
         exists = row_exists[:, None] & (after < num_cols)[None, :]
@@ -194,7 +195,7 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
         if ADDEND_KIND == 1:
             place = row[:, None] * addend_stride_row + col[None, :] * addend_stride_col
             exists = row_exists[:, None] & (col < num_cols)[None, :]
-            d = tl.load(addend_base + place, mask=exists, other=0.0).to(WORK)
+            d = widened(tl.load(addend_base + place, mask=exists, other=0.0)).to(WORK)
             addend += tl.sum(tl.reshape(d, (BLOCK_M, C_FIRST, C_LAST)), axis=C_AXIS)
             abs_addend += tl.sum(tl.reshape(tl.abs(d), (BLOCK_M, C_FIRST, C_LAST)), axis=C_AXIS)
     if ADDEND_KIND == 2:
@@ -202,8 +203,8 @@ def _checksum_kernel(  # type: ignore[no-untyped-def]
         abs_addend = tl.zeros((BLOCK_N,), dtype=WORK)
         for tile in range(TILES_N):
             col = tile * BLOCK_N + lane_n
-            d = tl.load(addend_base + col * addend_stride_col, mask=col < num_cols,
-                        other=0.0).to(WORK)
+            d = widened(tl.load(addend_base + col * addend_stride_col, mask=col < num_cols,
+                        other=0.0)).to(WORK)
             addend += d
             abs_addend += tl.abs(d)
 

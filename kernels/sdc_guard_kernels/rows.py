@@ -139,13 +139,14 @@ class Tile(NamedTuple):
         return self.chunks(num_cols) * self.block_cols
 
 
-def tile_of(rows: Rows) -> Tile:
-    """A tile whose long side lies along what is side by side in memory."""
+def tile_of(rows: Rows, most: int = TILE) -> Tile:
+    """A tile of ``most`` elements at most, a power of 2 of no less than 32, whose long side lies
+    along what is side by side in memory."""
     inner, n = rows.sizes[2], max(rows.num_cols, 1)
     sideways = inner > 1 and all(abs(s[3]) > abs(s[2]) for s in rows.strides)
     least_rows = min(32, _power(inner)) if sideways else 1
-    block_cols = min(_power(n), TILE // least_rows)
-    block_rows = max(least_rows, min(_power(inner), TILE // block_cols))
+    block_cols = min(_power(n), most // least_rows)
+    block_rows = max(least_rows, min(_power(inner), most // block_cols))
     blocks = -(-inner // block_rows)
     return Tile(block_rows, block_cols, blocks, blocks * rows.sizes[0] * rows.sizes[1])
 

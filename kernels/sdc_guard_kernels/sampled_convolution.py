@@ -42,6 +42,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdc_guard_kernels.rows import widened
 from sdc_guard_kernels.sampling import SEED_BIT, stratum
 from sdc_guard_kernels.verdict import note
 
@@ -135,7 +136,7 @@ def _sum_kernel(  # type: ignore[no-untyped-def]
     place = image * tl.load(table_ptr + 6) + channel * tl.load(table_ptr + 7)
     place += p_0 * tl.load(table_ptr + 8) + p_1 * tl.load(table_ptr + 9)
     place += p_2 * tl.load(table_ptr + 10)
-    got = tl.load(out_ptr + place, mask=exists, other=0.0).to(tl.float64)
+    got = widened(tl.load(out_ptr + place, mask=exists, other=0.0)).to(tl.float64)
 
     inner = tl.load(table_ptr + 11)
     image_row = image * tl.load(table_ptr + 12) + group * inner * tl.load(table_ptr + 13)
@@ -166,12 +167,12 @@ def _sum_kernel(  # type: ignore[no-untyped-def]
         at += i_0 * tl.load(table_ptr + 14) + i_1 * tl.load(table_ptr + 15)
         at += i_2 * tl.load(table_ptr + 16)
         inside = in_sum & inside_0 & inside_1 & inside_2
-        x = tl.load(image_ptr + at, mask=inside, other=0.0).to(tl.float64)
+        x = widened(tl.load(image_ptr + at, mask=inside, other=0.0)).to(tl.float64)
         at = c * tl.load(table_ptr + 22) + t_0 * tl.load(table_ptr + 23)
         at += t_1 * tl.load(table_ptr + 24) + t_2 * tl.load(table_ptr + 25)
         # Padding meets the weight, too: 0 times infinity is NaN here as in a kernel.
         w = tl.load(weight_ptr + weight_row[:, None] + at[None, :], mask=in_sum, other=0.0)
-        w = w.to(tl.float64)
+        w = widened(w).to(tl.float64)
         product = x * w
         total += product
         size += tl.abs(product)
@@ -181,8 +182,9 @@ def _sum_kernel(  # type: ignore[no-untyped-def]
     exact, abs_sum, abs_operands = tl.sum(total, 1), tl.sum(size, 1), tl.sum(operands, 1)
     if HAS_BIAS:
         b = tl.load(bias_ptr + channel * tl.load(table_ptr + 38), mask=exists, other=0.0)
-        exact += b.to(tl.float64)
-        abs_sum += tl.abs(b.to(tl.float64))
+        b = widened(b).to(tl.float64)
+        exact += b
+        abs_sum += tl.abs(b)
     _judge(record_ptr, factor_ptr, got, exact, abs_sum, abs_operands, element, exists)
 
 
@@ -237,7 +239,7 @@ def _correlation_kernel(  # type: ignore[no-untyped-def]
     place = row * tl.load(table_ptr + 6) + column * tl.load(table_ptr + 7)
     place += t_0 * tl.load(table_ptr + 8) + t_1 * tl.load(table_ptr + 9)
     place += t_2 * tl.load(table_ptr + 10)
-    got = tl.load(out_ptr + place, mask=exists, other=0.0).to(tl.float64)
+    got = widened(tl.load(out_ptr + place, mask=exists, other=0.0)).to(tl.float64)
 
     size_0, size_1, size_2 = (
         tl.load(table_ptr + 12), tl.load(table_ptr + 13), tl.load(table_ptr + 14))
@@ -261,7 +263,7 @@ def _correlation_kernel(  # type: ignore[no-untyped-def]
         at = n * tl.load(table_ptr + 15) + i_0 * tl.load(table_ptr + 17)
         at += i_1 * tl.load(table_ptr + 18) + i_2 * tl.load(table_ptr + 19)
         product = tl.load(small_ptr + small_row[:, None] + at[None, :], mask=in_sum, other=0.0)
-        product = product.to(tl.float64)
+        product = widened(product).to(tl.float64)
         operands += tl.abs(product)
         if HAS_LARGE:
             inside_0, j_0 = _linked(t_0, i_0, table_ptr + 28, table_ptr + 25, False)
@@ -272,7 +274,7 @@ def _correlation_kernel(  # type: ignore[no-untyped-def]
             at += j_0 * tl.load(table_ptr + 22) + j_1 * tl.load(table_ptr + 23)
             at += j_2 * tl.load(table_ptr + 24)
             inside = in_sum & inside_0 & inside_1 & inside_2
-            x = tl.load(large_ptr + at, mask=inside, other=0.0).to(tl.float64)
+            x = widened(tl.load(large_ptr + at, mask=inside, other=0.0)).to(tl.float64)
             operands += tl.abs(x)
             product = product * x
         total += product

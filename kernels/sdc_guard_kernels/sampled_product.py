@@ -43,6 +43,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sdc_guard_kernels.product_checksum import strides_within
+from sdc_guard_kernels.rows import widened
 from sdc_guard_kernels.verdict import note
 
 WIDEST_BLOCK = 1024
@@ -103,8 +104,8 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
         exists = drawn[:, None] & (inner < num_inner)[None, :]
         a = tl.load(a_row[:, None] + inner[None, :] * a_stride_inner, mask=exists, other=0.0)
         b = tl.load(b_col[:, None] + inner[None, :] * b_stride_inner, mask=exists, other=0.0)
-        a = a.to(tl.float64)
-        b = b.to(tl.float64)
+        a = widened(a).to(tl.float64)
+        b = widened(b).to(tl.float64)
         term = a * b
         total += term
         abs_total += tl.abs(term)
@@ -123,7 +124,7 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     reach = tl.maximum(tl.abs(alpha), 1.0) * size
     if HAS_ADDEND:
         at = batch * addend_stride_batch + row * addend_stride_row + col * addend_stride_col
-        addend = tl.load(addend_ptr + at, mask=drawn, other=0.0).to(tl.float64)
+        addend = widened(tl.load(addend_ptr + at, mask=drawn, other=0.0)).to(tl.float64)
         expected += beta * addend
         error += tl.load(numbers_ptr + 5) * tl.abs(addend)
         reach += tl.abs(beta * addend)
@@ -133,7 +134,7 @@ def _sample_kernel(  # type: ignore[no-untyped-def]
     bound = tl.load(numbers_ptr + 9)
     judged = drawn & (reach < bound) & (tl.abs(expected) + limit < bound)
     c_place = batch * c_stride_batch + row * c_stride_row + col * c_stride_col
-    c = tl.load(c_ptr + c_place, mask=drawn, other=0.0).to(tl.float64)
+    c = widened(tl.load(c_ptr + c_place, mask=drawn, other=0.0)).to(tl.float64)
     note(record_ptr, tl.abs(c - expected), limit, place, judged)
 
 

@@ -12,7 +12,9 @@ integers give one result in any order: the record does not depend on the schedul
 
 A quantity whose limit is infinite or NaN is not judged.  A defect that is NaN is over any limit,
 and is recorded as an infinite share; so is one over a limit of 0.  The share is rounded to float32,
-and may then be 1 for a defect just over its limit: the count decides, the share only tells.
+and of float32 tiles it is divided with an error of 2 ulp, or lost for a limit above 2^126 (PTX ISA,
+div.full): it may then be 1 or less for a defect over its limit.  The count decides, the share only
+tells.
 
 A record is zero before a check and is read by :func:`read` once for many checks: that copy is the
 one point where the host waits.  Traffic: two atomic operations per program, the second one only
@@ -46,8 +48,8 @@ class Verdict(NamedTuple):
 
 @triton.jit
 def note(record_ptr, defect, limit, index, judged):  # type: ignore[no-untyped-def]
-    """Add a tile to a record: float64 ``defect`` and ``limit``, int64 ``index``, bool ``judged``,
-    all of one shape, of any rank."""
+    """Add a tile to a record: ``defect`` and ``limit``, both float64 or both float32, int64
+    ``index``, bool ``judged``, all of one shape, of any rank."""
     # Comparisons with NaN are false: `defect <= limit` holds for no NaN.
     seen = judged & (limit < float("inf"))
     wrong = seen & ((defect <= limit) == 0)

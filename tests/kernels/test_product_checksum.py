@@ -222,7 +222,7 @@ BREAKS: dict[str, tuple[str, str]] = {
     "sums of another batch": ("batch * sums_stride_batch", "0 * sums_stride_batch"),
     "lost accumulate": (
         "        result += tl.sum(", "        result = tl.sum("),
-    "lower precision": ("a = a_next.to(WORK)", "a = a_next.to(tl.float8e5).to(WORK)"),
+    "lower precision": ("a = widened(a_next).to(WORK)", "a = a_next.to(tl.float8e5).to(WORK)"),
     "addend of one row": ("kind = ADDEND if addend_strides[1] else ADDEND_ROW",
                           "kind = ADDEND_ROW"),
     "sign kept": ("magnitude = tl.abs(a)", "magnitude = a"),

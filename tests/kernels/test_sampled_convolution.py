@@ -263,7 +263,7 @@ MUTANTS: dict[str, tuple[str, str]] = {
     "low precision": ("x * w", "(x.to(tl.float32) * w.to(tl.float32)).to(tl.float64)"),
     "sums of another channel": ("small_row = row *", "small_row = (row + 1) *"),
     "taps swapped": ("t_1 * tl.load(table_ptr + 24)", "t_2 * tl.load(table_ptr + 24)"),
-    "bias lost": ("        exact += b.to(tl.float64)\n", ""),
+    "bias lost": ("        exact += b\n", ""),
 }
 
 
