@@ -12,7 +12,7 @@ judges each element of dx.
     beta   = r^3 / n |sum a (x - m)|
     D_beta = r^3 / n ((h + 5) u (|m| sum|a| + sum|a x|) + 2 n eta (1 + |m|)) + eta (1 + r)^3
     |dx^ - dx| <= D_beta |x - m| + (6 u (beta + D_beta) + eta)(|x| + |m|)
-                  + r / n ((h + 4) u sum|a| + 2 n eta) + 4 u r |a|
+                  + r / n ((h + 4) u sum|a| + 2 n eta) + 8 u r |a|
 
 and the result's own rounding.
 
@@ -23,7 +23,7 @@ with row factors A and B from float64: u gets 2 w, which counts 12 roundings of 
 the others, where we make at most 5.  The limit is raised by 32 w for its own evaluation.
 
 *Without a mean* (RMS norm, ``norms.rms_input_gradient_error``) m is 0 and nothing of mean(a)
-enters; 8 u r |a| replaces the last term and ``4 eta (1 + r)^3 (1 + |x|)(1 + (sum|x| + sum|a x|) /
+enters; ``4 eta (1 + r)^3 (1 + |x|)(1 + (sum|x| + sum|a x|) /
 n)`` all that has eta.
 
 *Judged* are elements of finite limit whose largest intermediate (``norms.input_gradient_size`` or
@@ -231,10 +231,7 @@ def _norm_backward_rows_kernel(  # type: ignore[no-untyped-def]
         width = tl.abs(x) + abs_mean_work
         expected = (rstd_work * a - slope_work * centred) - mean_gradient
         error = beta_error_work * tl.abs(centred) + both_work * width + common_work
-        if HAS_MEAN:
-            error = error + 4.0 * u * r_work * tl.abs(a)
-        else:
-            error = error + 8.0 * u * r_work * tl.abs(a)
+        error = error + 8.0 * u * r_work * tl.abs(a)
         limit = (error + result_u * (tl.abs(expected) + error) + floor) * raised
         if HAS_MEAN:
             reach = tl.abs(expected) + above_work * (1.0 + size_work + size_per_n * width)

@@ -30,10 +30,12 @@ ATen computes ``D = sum dy g``, ``S = sum dy g x`` and ``beta = (D m - S) r^3 / 
 ``dx = r dy g + beta x - beta m - D r / n``.  Sums have depth h, products are rounded once each:
 
     D_beta <= r^3 / n (h + 5) u (|m| sum|dy g| + sum|dy g x|)
-    |dx^ - dx| <= D_beta |x - m| + 6 u |beta| (|x| + |m|) + (r / n)(h + 4) u sum|dy g| + 4 u r |dy
-    g| |dg^ - dg| <= (H + 4) u sum_rows |dy| r (|x| + |m|),   |db^ - db| <= H u sum_rows |dy|
+    |dx^ - dx| <= D_beta |x - m| + 6 u |beta| (|x| + |m|) + (r / n)(h + 4) u sum|dy g|
+                  + 8 u r |dy g|,
+    |dg^ - dg| <= (H + 4) u sum_rows |dy| r (|x| + |m|),   |db^ - db| <= H u sum_rows |dy|
 
-with the depth H of the sum over rows: ATen adds them one after the other in each thread.
+with the depth H of the sum over rows: ATen adds them one after the other in each thread.  (``r dy
+g`` takes four roundings on a CPU; CUDA's order of factors makes up to seven.)
 A product that underflows is off by ``eta`` at most: 2 n of them enter S, one more each of ``a x``,
 ``a m`` and ``beta``; in ``dg`` and ``db`` one per row, where eta is that of the sum's format.
 Every ``u`` is the accumulator's plus 2^-53 for our own evaluation by the same formulas.
@@ -203,7 +205,7 @@ def input_gradient_error(
         + 6 * u * (beta + beta_error) * (abs_x + abs_mean)
         + eta * (abs_x + abs_mean)
         + r / n * ((depth + 4) * u * abs_sum + 2 * n * eta)
-        + 4 * u * r * abs_grad
+        + 8 * u * r * abs_grad
     )
 
 

@@ -172,7 +172,7 @@ def _chain(chain: str, sms: Tensor, reports: Tensor) -> None:
 
 def direct_launches() -> list[tuple[str, Callable[[], object]]]:
     """Launches that no op makes: comparisons of bits, fingerprints, probes."""
-    from sdc_guard_kernels import accumulator_probe, bit_compare, fingerprint, row_sum, sm_witness
+    from sdc_guard_kernels import accumulator_probe, bit_compare, fingerprint, sm_witness
 
     found: list[tuple[str, Callable[[], object]]] = []
     for d in (HALF, SINGLE):
@@ -184,7 +184,6 @@ def direct_launches() -> list[tuple[str, Callable[[], object]]]:
             (f"comparison of transposed bits, {name}",
              partial(bit_compare.compare_bits, x, _e(d, 4096, 8192).t(), record)),
             (f"fingerprint, {name}", partial(fingerprint.word_sums, x)),
-            (f"row sums, {name}", partial(row_sum.row_sum, x)),
             (f"paired dots, {name}",
              partial(accumulator_probe.paired_dots, _e(d, 256, 64), _e(d, 256, 64)))]
     sms, reports = torch.empty(132, dtype=torch.int32), torch.empty(132, 4, dtype=torch.int64)
