@@ -106,7 +106,11 @@ SEEN_AS = {aten.linalg_vector_norm.default: "aten._foreach_norm.Scalar"}
 """A kernel that another operator calls, once per tensor of its list."""
 
 
-@pytest.mark.parametrize("place", FAULTS)
+QUICK = ("backward product", "sum of a gradient", "norm of a gradient, before the optimizer")
+
+
+@pytest.mark.parametrize("place", [
+    place if place in QUICK else pytest.param(place, marks=pytest.mark.slow) for place in FAULTS])
 def test_a_fault_is_found_before_the_optimizer_steps(place: str) -> None:
     op, call_number, output = FAULTS[place]
     training = Training()
