@@ -23,6 +23,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sdc_guard_kernels.strided import widened as widened
+
 TILE = 4096
 """Elements that a program holds at a time."""
 NUM_WARPS = 8
@@ -181,12 +183,3 @@ def offset_of_rows(r0, r1, r2, s0, s1, s2):  # type: ignore[no-untyped-def]
     return r0 * s0 + r1 * s1 + r2 * s2
 
 
-@triton.jit
-def widened(x):  # type: ignore[no-untyped-def]
-    """bfloat16 as float32, by its bits: the interpreter's own conversion loses subnormals (seen in
-    triton 3.6 and 3.9).  Any other format as it is."""
-    if x.dtype == tl.bfloat16:
-        wide = (x.to(tl.int16, bitcast=True).to(tl.int32) << 16).to(tl.float32, bitcast=True)
-    else:
-        wide = x
-    return wide

@@ -23,8 +23,10 @@ hold; a fused multiply-add only drops a rounding, so fusion stays on.  S, T and 
 with a relative error below (K + 9) 2^-53: the limit is taken larger by a factor 1 + 2^-30, for K
 up to 2^22, and by (K + 9) 2^-52 above that.
 
-Not judged: an element whose S or T is not finite (a kernel may multiply padding by an infinity),
-whose S, or exact value with limit, reaches the format's largest number, or whose limit is infinite.
+Not judged: an element whose S, or exact value with limit, reaches the format's largest number, or
+whose limit is infinite; and a call with an operand that is not finite: kernels multiply the padding
+of their blocks by what it meets, and oneDNN's bfloat16 ones were seen to make a NaN of an infinity
+outside of the window.  Asking that reads the operands once; the answer stays on the device.
 
 Grid: one program per ``SAMPLES`` elements, ``BLOCK`` terms at a time; lanes are added in the tree
 of ``tl.sum``.  Memory: the terms of the sampled elements, nothing else: two reads per term.
@@ -343,15 +345,28 @@ def check_samples(
     """Judge the sampled elements of ``out`` and note the verdict; operands as the plan's maker
     names them: image, weight and bias; or large and small; or grad twice."""
     seed |= SEED_BIT
+    factors = _for_finite(plan.factors, image, weight, bias)
     if plan.kind in ("gathered", "scattered"):
         _sum_kernel[plan.grid](
-            image, weight, weight if bias is None else bias, out, plan.table, plan.factors, record,
+            image, weight, weight if bias is None else bias, out, plan.table, factors, record,
             seed, plan.num_samples, SCATTERED=plan.kind == "scattered", HAS_BIAS=bias is not None,
             SAMPLES=plan.samples, BLOCK=plan.block)
         return
     _correlation_kernel[plan.grid](
-        image, weight, out, plan.table, plan.factors, record, seed, plan.num_samples,
+        image, weight, out, plan.table, factors, record, seed, plan.num_samples,
         HAS_LARGE=plan.kind == "correlated", SAMPLES=plan.samples, BLOCK=plan.block)
+
+
+def _for_finite(factors: Tensor, *operands: Tensor | None) -> Tensor:
+    """The factors, with a largest number that judges nothing where an operand is not finite."""
+    ends = [end for t in operands if t is not None and t.numel() for end in torch.aminmax(t)]
+    if not ends:
+        return factors
+    finite = torch.isfinite(torch.stack(ends)).all()
+    limited = factors.clone()
+    at = Factors._fields.index("largest")
+    limited[at] = torch.where(finite, factors[at], -1.0)
+    return limited
 
 
 def _plan(

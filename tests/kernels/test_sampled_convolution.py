@@ -203,7 +203,9 @@ def test_factors_give_the_bound_of_a_dot_product(
     e = f.relative * size + f.absolute + f.operands * 2 * 90 * 3.0
     e = e + f.stored * (size + e) + f.stored_absolute
     ours = e + f.u * (abs(exact) + e) + f.tail
-    assert np.abs(ours / expected - 1).max() < 1e-12
+    # Below the smallest normal number one rounding is a subnormal, however many digits it is worth.
+    assert (np.abs(ours - expected) <= 1e-12 * expected + np.finfo(np.float64).smallest_subnormal
+            ).all()
 
 
 def judged_once(x: Tensor, w: Tensor, out: Tensor, factors: Factors | None = None) -> Verdict:
@@ -220,7 +222,7 @@ def test_non_finite_numbers_and_the_ends_of_the_range() -> None:
         out[0, 0, 5] = bad
         assert judged_once(x, w, out) == Verdict(float("inf"), 5, 1)
         there = x.clone()
-        there[0, 0, 5] = bad  # what its windows give is not judged, and nothing else is wrong
+        there[0, 0, 0] = bad  # a kernel may multiply it by the padding of a block, anywhere
         assert judged_once(there, w, out).num_over == 0
         # A weight meets all padding.
         assert judged_once(x, w * torch.tensor([1.0, 1.0, bad]), out).num_over == 0
