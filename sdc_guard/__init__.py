@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sdc_guard.version import __version__
+
 if TYPE_CHECKING:
     from sdc_guard.errors import (
         BundleError,
@@ -23,8 +25,6 @@ if TYPE_CHECKING:
     from sdc_guard.public_ops import checked
     from sdc_guard.records import Attribution, Cause, Coverage, Finding, Verdict
     from sdc_guard.wrapping import unwrap, wrap
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Attribution": "records",

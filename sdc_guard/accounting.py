@@ -71,6 +71,7 @@ def coverage_of(
         steps=pipeline.step,
         steps_skipped=steps_skipped,
         guard_errors=pipeline.guard_errors + num_log_failures,
+        steps_unwatched=unwatched["steps"],
     )
 
 

@@ -6,8 +6,8 @@ what was launched.  A device is used once its witness has seen a planted flip th
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from time import perf_counter
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ class DeviceWitness:
                 return ()
             if not self.checks.runs_on(present.device):
                 return ()
-            started_s, is_new = time.perf_counter(), not plan.kernel_runs
+            started_s, is_new = perf_counter(), not plan.kernel_runs
             run = self.checks.run_for(plan, observation.call, observation.held)
             if run is None or not self._is_alive(present.device):
                 return ()
@@ -68,7 +68,7 @@ class DeviceWitness:
             watch.origin = lambda: origin  # the frames are gone when the verdict is read
             witnesses = self.checks.launch(plan, observation, run, watch)
             if is_new and not self.checks.is_interpreted:
-                self._scheduler.excuse(time.perf_counter() - started_s)
+                self._scheduler.excuse(perf_counter() - started_s)
             return witnesses
         except Exception as error:
             self._on_error(f"while launching kernels that check {observation.call.form.name}",

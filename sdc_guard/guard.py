@@ -7,10 +7,9 @@ good.  All numerical work is in the rooms below; what a finding does is in ``pol
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
+from time import perf_counter
 from weakref import WeakSet
 
 import torch
@@ -31,6 +30,7 @@ from sdc_guard.observe.sites import conditions
 from sdc_guard.observe.stack import install, remove
 from sdc_guard.pipeline import Pipeline
 from sdc_guard.policy import OnFinding, Policy, parse_on_finding
+from sdc_guard.progress import Progress
 from sdc_guard.records import Coverage, Finding
 
 log = logging.getLogger("sdc_guard")
@@ -98,7 +98,7 @@ class Guard:
             self._provenance.name_modules(model)
         dead = dead_witnesses()
         self._events = EventLog(self.out, ranks.rank(), seed=seed,
-                                environment=collect_environment())
+                                environment=collect_environment(), budget=self.budget)
         self._pipeline = Pipeline(
             self._scheduler, self._events,
             BundleWriter(self.out / "bundles" if self.out is not None else None, level=evidence),
@@ -115,19 +115,14 @@ class Guard:
         self._unseen = UnseenKernels(self._mode.begin_step_if_due)
         self._mode.owns_buffer = self._gate.owns_buffer
         self._mode.settle_step = self._gate.settle
+        self._progress = Progress(self._events, self._mode, self._pipeline)
         self._stepped: WeakSet[Optimizer] = WeakSet()
-        self._in_step = False
-        self._is_over = False
-        self._num_regions = 0
+        self._in_step = self._is_over = self._inside_watched = False
+        self._num_regions = self._steps_skipped = self._depth = 0
         self._num_unwatched: Counter[str] = Counter()
-        self._steps_skipped = 0
         self._watching = True
-        self._inside_s = 0.0
-        self._spent_before_s = 0.0
-        self._inside_watched = False
-        self._step_started_s = time.perf_counter()
-        self._step_s = 0.0
-        self._depth = 0
+        self._inside_s = self._spent_before_s = self._step_s = 0.0
+        self._step_started_s = perf_counter()
         self._outer: Guard | None = None
         for witness in sorted(dead):
             log.warning("sdc_guard: the witness %r missed a planted flip on this machine and is "
@@ -164,10 +159,7 @@ class Guard:
             self._outer = outer
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if active_guard() is not self:
             return
         if error is not None and self._depth == 1:
@@ -200,30 +192,29 @@ class Guard:
         self._gate.open()
         self._unseen.open()
         self._scheduler.start()
-        self._step_started_s = time.perf_counter()
+        self._step_started_s = perf_counter()
 
     def detach(self) -> None:
         """Stop watching, leave nothing on the thread, and write the summary to the event log."""
         if not active.is_running(self):
             return
         self._take_last()
-        self._gate.close()
-        remove(self._mode)
-        self._mode.active = False
         self._scheduler.stop()
-        self._unseen.close()
-        self._depth = 0
-        active.stop(self)
+        self._rest()
+        self._progress.close()
         self._events.write("summary", coverage=self.coverage, findings=len(self.findings))
         self._policy.tell(hold=False)
 
     def leave_to_parent(self) -> None:
         """Let every call through in this forked child; the parent goes on guarding."""
+        self._rest()
+        self._events.close()
+
+    def _rest(self) -> None:
         self._gate.close()
         remove(self._mode)
         self._mode.active = False
         self._unseen.close()
-        self._events.close()
         self._depth = 0
         active.stop(self)
 
@@ -238,6 +229,16 @@ class Guard:
             self._pipeline.gaps.add(gap)
             self._events.write("not_covered", reason=gap, step=self._pipeline.step)
             log.warning("sdc_guard: %s", gap)
+
+    def note_loss(self, loss: float) -> None:
+        """Tell the loss of the step at hand, for the timeline of the report; without this it is
+        the number that backward begins from."""
+        (self._outer or self)._progress.loss.give(loss)
+
+    def label(self, **labels: str) -> None:
+        """Write these into every event from now on (``test="test_x"``); empty ones no more."""
+        kept = {**self._events.labels, **labels}
+        self._events.labels = {name: text for name, text in kept.items() if text}
 
     @property
     def on_finding(self) -> OnFinding:
@@ -266,14 +267,11 @@ class Guard:
             self._policy.raise_corrupt()
         self._policy.tell(hold=inside)
 
-    def _protects(self) -> bool:
-        return self._policy.protects and self.budget != 0.0
-
     def _gate_calls(self) -> GateCalls:
         return GateCalls(
             is_active_here=lambda: active_guard() is self,
             is_corrupt=lambda: bool(self._policy.corrupt),
-            protects=self._protects,
+            protects=lambda: self._policy.protects and self.budget != 0.0,
             wants_inside=lambda: self._scheduler.draw_inside(self._step_s, self._inside_s),
             step_begins=self._step_begins,
             entering=self._entering,
@@ -361,7 +359,7 @@ class Guard:
         self._report_unseen(optimizer)
         self._in_step = False
         self._is_over = True
-        now_s = time.perf_counter()
+        now_s = perf_counter()
         self._step_s, self._step_started_s = now_s - self._step_started_s, now_s
         self._unseen.open()
         self._mode.rearm(self._new_step)
@@ -372,6 +370,7 @@ class Guard:
         # Told from within an op, the next step has begun, and is watched.
         self._watching = self._mode.is_dispatching or scheduler.draw_duty()
         self._num_unwatched["steps"] += not self._watching
+        self._progress.step_done()
         if self._watching:
             self._install()
         else:

@@ -8,10 +8,10 @@ late of calls without gradients, and applies the policy.
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ from sdc_guard.device_witness import DeviceWitness
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.evidence.redaction import without_values
+from sdc_guard.interruptions import raise_if_users
 from sdc_guard.observe.classify import Entry
 from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.sampling import Scheduler
@@ -112,6 +113,7 @@ class Pipeline:
 
     def on_error(self, where: str, error: BaseException) -> None:
         """Record a failure of the guard's own work; training goes on."""
+        raise_if_users(error)
         self.guard_errors += 1
         text = f"{type(error).__name__}: {error}"[:500]
         self._errors_logged[where] += 1
@@ -121,7 +123,7 @@ class Pipeline:
 
     def check(self, observation: Observation, key: Any, plan: Plan | None, watch: Watch) -> None:
         """Run the witnesses that are due on one observation."""
-        started_s = time.perf_counter()
+        started_s = perf_counter()
         tally, call, held = watch.tally, observation.call, observation.held
         if plan is None:
             plan = self._new_plan(key, watch, call, held)
@@ -156,12 +158,12 @@ class Pipeline:
             tally.not_tested["guard error"] += 1
         else:
             tally.not_tested["no witness applies" if plan.fits else "memory budget"] += 1
-        spent_s = time.perf_counter() - started_s
+        spent_s = perf_counter() - started_s
         plan.cost_s = spent_s if not plan.cost_s else plan.cost_s + 0.2 * (spent_s - plan.cost_s)
 
     def _try_variants(self, plan: Plan, observation: Observation, watch: Watch) -> None:
         """Judge every implementation that the op may choose, once at each site."""
-        started_s = time.perf_counter()
+        started_s = perf_counter()
         call, held = observation.call, observation.held
         try:
             for variant in variant_suspicions(plan, call, held, self.scheduler.generator):
@@ -170,7 +172,7 @@ class Pipeline:
                     self._investigate(plan, variant.observation, variant.suspicion, None, watch)
         except Exception as error:
             self.on_error(f"while trying the variants of {call.form.name}", error)
-        self.scheduler.excuse(time.perf_counter() - started_s)
+        self.scheduler.excuse(perf_counter() - started_s)
 
     def _witnesses_of(self, plan: Plan) -> tuple[Callable[..., Any], ...]:
         if plan.spec.invariant is None:
@@ -258,14 +260,14 @@ class Pipeline:
         wants = self.scheduler.wants_reference
         if not always and not wants(watch.tally, plan.referenced, plan.visits):
             return "", None, None
-        plan.referenced, started_s = plan.referenced + 1, time.perf_counter()
+        plan.referenced, started_s = plan.referenced + 1, perf_counter()
         work = REFERENCE_WORK if self.scheduler.budget == "all" else CHEAP_REFERENCE_WORK
         witness, found = sampled_reference(plan, call, held, self.scheduler.generator, work)
         if not found and witness == "sample" and "checksum" not in self._silent:
             found = checksum(plan, call, held)
             if plan.spec.checksum is not None:
                 watch.tally.witnesses["checksum"] += 1
-        self.scheduler.reference_s += time.perf_counter() - started_s
+        self.scheduler.reference_s += perf_counter() - started_s
         return witness, found[0] if found else None, None
 
     def _investigate(
@@ -347,9 +349,9 @@ class Pipeline:
         frame: Frame | None,
     ) -> Finding:
         assert ruling.verdict is not None
-        worst, pattern = None, None
+        worst, pattern, spread = None, None, None
         try:
-            worst, pattern = places(ruling, held, frame)
+            worst, pattern, spread = places(ruling, held, frame)
         except Exception as error:  # the finding stands without them
             self.on_error(f"while describing a finding in {op_call.op}", error)
         return Finding(
@@ -364,6 +366,7 @@ class Pipeline:
             held_is_wrong=ruling.held_is_wrong,
             message=message(ruling, op_call, worst),
             rank=ranks.rank(),
+            spread=spread,
         )
 
     def _with_evidence(

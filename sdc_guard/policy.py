@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import NoReturn
 
@@ -43,6 +44,7 @@ class Policy:
         self._prepared: list[Finding] = []
         self._untold: list[Finding] = []
         self._held: BaseException | None = None
+        self._met: Counter[tuple[object, ...]] = Counter()
 
     @property
     def protects(self) -> bool:
@@ -55,7 +57,7 @@ class Policy:
         may be on its batch."""
         counts = False
         for finding in findings:
-            log.warning("%s", finding.message)
+            self._log(finding)
             if finding.verdict in self._act_on and finding.held_is_wrong:
                 self.corrupt.append(finding)
                 if prepares:
@@ -63,6 +65,17 @@ class Policy:
                 counts = True
             self._untold.append(finding)
         return counts
+
+    def _log(self, finding: Finding) -> None:
+        """The first finding of a kind, the 10th, the 100th: a kernel that is wrong in every step
+        must not bury what the user's program prints."""
+        kind = (finding.verdict, finding.op, finding.module, finding.source)
+        self._met[kind] += 1
+        number = self._met[kind]
+        if number == 1:
+            log.warning("%s", finding.message)
+        elif str(number).strip("0") == "1":
+            log.warning("%s (finding %d of this kind)", finding.message, number)
 
     def begin_step(self) -> None:
         """What counts against a step that begins is what prepared it."""

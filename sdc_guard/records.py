@@ -117,6 +117,27 @@ class Pattern(Record, frozen=True, kw_only=True):
     flat_stride: int | None
 
 
+class Spread(Record, frozen=True, kw_only=True):
+    """What the wrong elements have in common.
+
+    ``bit_flips`` counts, from the lowest bit up, the wrong elements in which that bit differs from
+    the expected value's; ``masks`` the most frequent xor masks, with their counts; both are empty
+    where no expected bits are known.  ``ulps_log2`` counts errors by ``floor(log2(ulps))``.
+    ``map_shape`` is a grid of rows and columns laid over the result (leading dimensions are rows),
+    ``map`` the number of wrong elements of its cells that have any, as (row, column, count).
+    ``lanes`` counts wrong elements by their index in memory order modulo 2, 4, ..., 128: one tall
+    bar says that they share a lane.
+    """
+
+    bit_flips: tuple[int, ...] = ()
+    masks: tuple[tuple[str, int], ...] = ()
+    ulps_log2: tuple[tuple[int, int], ...] = ()
+    num_not_finite: int = 0
+    map_shape: tuple[int, int] = (0, 0)
+    map: tuple[tuple[int, int, int], ...] = ()
+    lanes: dict[str, tuple[int, ...]] = msgspec.field(default_factory=dict)
+
+
 class Vote(Record, frozen=True, kw_only=True):
     """One recomputation.  ``result`` is ``held`` (agrees with the result in use), ``expected``
     (agrees with the outvoting value), ``other`` or ``failed``; ``identical`` tells whether it was
@@ -160,6 +181,7 @@ class Finding(Record, frozen=True, kw_only=True):
     message: str
     rank: int = 0
     repeats: int = 1
+    spread: Spread | None = None
 
     @property
     def op(self) -> str:
@@ -225,6 +247,7 @@ class Coverage(Record, frozen=True, kw_only=True):
     steps: int
     steps_skipped: int
     guard_errors: int
+    steps_unwatched: int = 0
 
     def _sum(self, field: str) -> int:
         return sum(getattr(op, field) for op in self.ops)
@@ -260,6 +283,12 @@ class Coverage(Record, frozen=True, kw_only=True):
     @property
     def flop_share(self) -> float:
         return self.flops_checked / self.flops if self.flops else 0.0
+
+    @property
+    def watched_share(self) -> float:
+        """Share of the steps that were watched at all; the calls of the others are counted
+        nowhere."""
+        return max(0.0, 1 - self.steps_unwatched / self.steps) if self.steps > 0 else 1.0
 
     @property
     def overhead_share(self) -> float:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sdc_guard.attribute.arbitrate import Ruling
 from sdc_guard.attribute.describe import in_full, pattern_of, tensor_meta, worst_element
+from sdc_guard.attribute.spread import spread_of
 from sdc_guard.calls import BoundCall
 from sdc_guard.check.frames import Frame
 from sdc_guard.check.plan import Plan
@@ -15,7 +16,7 @@ from sdc_guard.observe.mode import Watch
 from sdc_guard.observe.provenance import Origin
 from sdc_guard.ops._axes import FIXED, narrow, narrow_call
 from sdc_guard.ops._symmetry import OUTERMOST
-from sdc_guard.records import OpCall, Pattern, Worst
+from sdc_guard.records import OpCall, Pattern, Spread, Worst
 
 
 def reduced(
@@ -83,7 +84,8 @@ def describe(
 def message(ruling: Ruling, op_call: OpCall, worst: Worst | None) -> str:
     """One line: verdict, op, place, how many elements, the worst one, and why."""
     assert ruling.verdict is not None
-    head = f"{ruling.verdict.value} in {op_call.op} at {op_call.module} ({op_call.source})"
+    module = "" if op_call.module == "?" else f" at {op_call.module}"
+    head = f"{ruling.verdict.value} in {op_call.op}{module} ({op_call.source})"
     num_wrong = int(np.count_nonzero(ruling.wrong))
     if worst is None:
         return f"{head}: {ruling.reason}"
@@ -102,18 +104,14 @@ def message(ruling: Ruling, op_call: OpCall, worst: Worst | None) -> str:
 
 def places(
     ruling: Ruling, held: tuple[Tensor, ...], frame: Frame | None
-) -> tuple[Worst | None, Pattern | None]:
-    """The worst element and the pattern of the wrong ones, in the whole result."""
+) -> tuple[Worst | None, Pattern | None, Spread | None]:
+    """The worst element and the pattern of the wrong ones, in the whole result, and what they have
+    in common, in the part that was looked at."""
     output, pattern = ruling.output, pattern_of(ruling.wrong)
+    seen = (held if frame is None else frame.view(held))[output]
     worst = worst_element(
-        (held if frame is None else frame.view(held))[output],
-        output,
-        ruling.wrong,
-        ruling.expected,
-        ruling.limit,
-        ruling.formula,
-        ruling.exceeds,
-    )
+        seen, output, ruling.wrong, ruling.expected, ruling.limit, ruling.formula, ruling.exceeds)
+    spread = spread_of(seen, ruling.wrong, ruling.expected)
     if frame is None:
-        return worst, pattern
-    return in_full(worst, pattern, frame.offset(output), held[output].numel())
+        return worst, pattern, spread
+    return *in_full(worst, pattern, frame.offset(output), held[output].numel()), spread

@@ -12,7 +12,7 @@ import atexit
 import sys
 from pathlib import Path
 from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from torch import nn
 from torch.optim import Optimizer
@@ -24,6 +24,13 @@ from sdc_guard.policy import OnFinding
 Model = TypeVar("Model", bound=nn.Module)
 
 _guards: WeakKeyDictionary[nn.Module, Guard] = WeakKeyDictionary()
+_giving_way: WeakSet[Guard] = WeakSet()
+
+
+def give_way(guard: Guard) -> None:
+    """Let a :func:`wrap` on this guard's thread end it, where it would be an error else: the guard
+    of ``sdc-guard run`` must not stop a script that guards itself."""
+    _giving_way.add(guard)
 
 
 def _guard_of(model: nn.Module) -> Guard | None:
@@ -64,7 +71,11 @@ def wrap(
         raise UsageError(f"wrap() takes a torch.nn.Module, not {type(model).__name__}")
     if model in _guards:
         raise UsageError("this model is wrapped already; call sdc_guard.unwrap(model) first")
-    if active_guard() is not None:
+    outer = active_guard()
+    if outer is not None and outer in _giving_way:
+        outer.note_gap("the program guards a model itself: what follows is in its own log")
+        outer.detach()
+    elif outer is not None:
         raise UsageError("another guard is active on this thread; unwrap its model first, or wrap "
                          "a module that holds both models")
     guard = Guard(model=model, optimizer=optimizer, budget=budget, on_finding=on_finding, out=out,

@@ -9,7 +9,7 @@ from typing import Any
 from sdc_guard.demo.data import NUM_BYTE_VALUES
 from sdc_guard.demo.fault import TILE
 from sdc_guard.demo.report import DemoReport, Rate, RunReport
-from sdc_guard.evidence.plain_json import plain
+from sdc_guard.plain_json import plain
 from sdc_guard.render.console import coverage_lines, render_finding
 from sdc_guard.render.html import render_page
 from sdc_guard.render.svg import Range, Series, line_chart, num_outside, robust_range

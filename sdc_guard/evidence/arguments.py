@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from sdc_guard.calls import BoundCall
-from sdc_guard.evidence.plain_json import value_of_float
 from sdc_guard.evidence.tensors_on_disk import NotStorableError
+from sdc_guard.plain_json import value_of_float
 
 _CONSTANTS = {torch.dtype: "dtype", torch.layout: "layout", torch.memory_format: "memory_format"}
 _WITHHELD = ("float", "complex", "str")

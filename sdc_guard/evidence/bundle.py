@@ -33,7 +33,6 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.errors import UsageError
 from sdc_guard.evidence.arguments import encode_arguments, op_name, without_user_data
 from sdc_guard.evidence.environment import collect_environment
-from sdc_guard.evidence.plain_json import dumps
 from sdc_guard.evidence.redaction import without_values
 from sdc_guard.evidence.standalone import archive
 from sdc_guard.evidence.standalone.switches import numeric_flags
@@ -45,6 +44,7 @@ from sdc_guard.evidence.tensors_on_disk import (
     lay_out,
     require_storable,
 )
+from sdc_guard.plain_json import dumps
 from sdc_guard.records import Evidence, Finding
 
 LEVELS = ("full", "stats", "none")

@@ -9,19 +9,19 @@ disk is never raised: it is counted in :attr:`EventLog.failures`, reported once 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
+import sys
 import threading
-import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-from sdc_guard.evidence.plain_json import dumps
+from sdc_guard.plain_json import dumps, loads
 from sdc_guard.records import SCHEMA_VERSION
 
 DEFAULT_MAX_BYTES = 64 << 20
@@ -56,17 +56,20 @@ class EventLog:
         *,
         max_bytes: int = DEFAULT_MAX_BYTES,
         seed: int | None = None,
+        budget: float | str | None = None,
         environment: dict[str, Any] | None = None,
     ) -> None:
         self.path = None if directory is None else directory / f"events.rank{rank}.jsonl"
         self.failures = Failures()
         self.dropped = 0
         self.events: deque[dict[str, Any]] = deque(maxlen=MAX_EVENTS_IN_MEMORY)
+        self.labels: dict[str, str] = {}
+        """Written into every event from now on: the test at hand, for example."""
         self._max_bytes = max_bytes
         self._num_bytes = 0
         self._seq = 0
         self._torn = False
-        self._start_s = time.monotonic()
+        self._start_s = monotonic()
         self._lock = threading.Lock()
         self._fd = -1
         if directory is not None:
@@ -77,7 +80,10 @@ class EventLog:
             start_utc=datetime.now(UTC).isoformat(),
             pid=os.getpid(),
             rank=rank,
+            cwd=_or_empty(os.getcwd),
+            script=sys.argv[0] if sys.argv else "",
             seed=seed,
+            budget=budget,
             environment=environment if environment is not None else {},
         )
 
@@ -100,8 +106,8 @@ class EventLog:
         written as its ``repr``.
         """
         with self._lock:
-            event = {"seq": self._seq, "time_s": round(time.monotonic() - self._start_s, 6),
-                     "kind": kind, **fields}
+            event = {"seq": self._seq, "time_s": round(monotonic() - self._start_s, 6),
+                     "kind": kind, **self.labels, **fields}
             self._seq += 1
             if kind == "summary":
                 event["events_dropped"] = self.dropped
@@ -154,11 +160,20 @@ class EventLog:
                 self._fd = -1
 
 
+def _or_empty(read: Callable[[], str]) -> str:
+    """An empty text where the system does not say (the working folder was removed)."""
+    try:
+        return read()
+    except OSError:
+        return ""
+
+
 def read_events(path: Path | str) -> Iterator[dict[str, Any]]:
     """Every event of a log, in order.
 
-    A line that is not a whole JSON object (the process was killed while it wrote, or the disk
-    was full) comes out as ``{"kind": "torn", "line": number, "text": its first 200 characters}``.
+    A line that is not a whole JSON object (the process was killed while it wrote, the disk was
+    full, or it holds more than a line of ours can) comes out as ``{"kind": "torn", "line": number,
+    "text": its first 200 characters}``.
 
     Raises:
         OSError: if the file cannot be opened.
@@ -166,7 +181,7 @@ def read_events(path: Path | str) -> Iterator[dict[str, Any]]:
     with open(path, encoding="utf-8", errors="replace", newline="\n") as file:
         for number, line in enumerate(file, start=1):
             try:
-                event = json.loads(line) if line.endswith("\n") else None
+                event = loads(line) if line.endswith("\n") else None
             except ValueError:
                 event = None
             if isinstance(event, dict):

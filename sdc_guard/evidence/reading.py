@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.errors import BundleError
-from sdc_guard.evidence.plain_json import read_record
 from sdc_guard.evidence.standalone.archive import Contents, Unreadable, read
 from sdc_guard.evidence.standalone.rebuild import arguments_of, build_result, resolve_op
+from sdc_guard.plain_json import read_record
 from sdc_guard.records import Finding
 
 

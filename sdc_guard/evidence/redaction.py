@@ -22,9 +22,14 @@ def without_values(finding: Finding) -> Finding:
     """The finding with every tensor element, and every text that may quote one, left out.
 
     Kept: verdict, cause, votes, place in model and source, shapes and metadata of the operands,
-    and of the worst element its index, its error in ulps and its bound; the pattern.
+    and of the worst element its index, its error in ulps and its bound; the pattern and the spread,
+    without bits.
     """
     call = msgspec.structs.replace(finding.call, arguments="")
     worst = None if finding.worst is None else _worst_without_values(finding.worst)
     message = f"{finding.verdict.value} in {finding.op}: {finding.relation} ({finding.witness})"
-    return msgspec.structs.replace(finding, call=call, worst=worst, message=message)
+    spread = finding.spread
+    if spread is not None:
+        spread = msgspec.structs.replace(spread, bit_flips=(), masks=())
+    return msgspec.structs.replace(
+        finding, call=call, worst=worst, message=message, spread=spread)

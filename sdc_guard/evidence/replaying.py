@@ -13,13 +13,14 @@ from torch import Tensor
 
 from sdc_guard.bits import has_numbers, values
 from sdc_guard.errors import UsageError
-from sdc_guard.evidence.environment import collect_environment, environment_differences
-from sdc_guard.evidence.plain_json import value_of_float
+from sdc_guard.evidence.environment import collect_environment
+from sdc_guard.evidence.environment_diff import environment_differences
 from sdc_guard.evidence.reading import Bundle
 from sdc_guard.evidence.standalone.script import num_different
 from sdc_guard.evidence.standalone.switches import settings
 from sdc_guard.evidence.tensors_on_disk import c_order_bytes, dtype_name
 from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
+from sdc_guard.plain_json import value_of_float
 from sdc_guard.records import Record, Value, Worst
 
 HELD, EXPECTED, OTHER, FAILED = "held", "expected", "other", "failed"

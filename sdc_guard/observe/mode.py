@@ -8,8 +8,8 @@ to ``on_error`` and the call goes through.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from sdc_guard.observe.sites import Conditions, conditions, site_key, uncovered
 from sdc_guard.observe.tally import NUM_MEASURED, Tally
 from sdc_guard.records import Observation
 
+_ONES_LIKE = torch.ops.aten.ones_like.default
 NUM_FLOOR_CALLS = 65
 Check = Callable[[Observation, Any, Any, "Watch"], None]
 """Called with an observation, the site's key, the site's plan (None for a new site), and what is
@@ -73,6 +74,7 @@ class GuardMode(TorchDispatchMode):
         self.last_sequence_nr = -1
         self.num_backward_ops = 0
         self.settle_step: Callable[[], None] = lambda: None
+        self.on_loss: Callable[[Any], None] = lambda tensor: None
         self.is_dispatching = False
         self.owns_buffer: Callable[[object], bool] = lambda tensor: False
         self.before_write: Callable[[list[Tensor], bool], None] | None = None
@@ -103,9 +105,9 @@ class GuardMode(TorchDispatchMode):
                     dispatch._push_mode(self)
                 try:
                     for _ in range(NUM_FLOOR_CALLS):
-                        started_s = time.perf_counter()
+                        started_s = perf_counter()
                         tensor.detach()
-                        times_s[watched].append(time.perf_counter() - started_s)
+                        times_s[watched].append(perf_counter() - started_s)
                 finally:
                     if watched:
                         dispatch._pop_mode()
@@ -151,6 +153,8 @@ class GuardMode(TorchDispatchMode):
             self._settle_step()  # an optimizer's own ops run without gradients
         if self.on_new_step is not None and not self.provenance.in_optimizer:
             self.begin_step_if_due(func, args)
+        if func is _ONES_LIKE and args:
+            self.on_loss(args[0])
         self.scheduler.num_dispatched += 1
         known = self._entries.get(id(func))
         if known is None:
@@ -249,23 +253,23 @@ class GuardMode(TorchDispatchMode):
         due = self.scheduler.wants(tally)
         if not due and tally.num_measured >= NUM_MEASURED:
             return entry.op(*args, **kwargs)
-        started_s = time.perf_counter()
+        started_s = perf_counter()
         prepared = self._prepare(entry, tally, args, kwargs) if due else None
         if prepared is None:
             returned = entry.op(*args, **kwargs)
             self._measure(entry, tally, args, kwargs, returned)
             return returned
         call, key, plan, live = prepared
-        before_s = time.perf_counter()
+        before_s = perf_counter()
         returned = entry.op(*args, **kwargs)
-        after_s = time.perf_counter()
+        after_s = perf_counter()
         try:
             self._observe(entry, tally, call, key, plan, live, returned)
         except Exception as error:
             tally.not_tested["guard error"] += 1
             self._on_error(f"while checking {entry.form.name}", error)
         finally:
-            spent_s = time.perf_counter() - after_s + before_s - started_s
+            spent_s = perf_counter() - after_s + before_s - started_s
             self.scheduler.charge(tally, spent_s)
         self._settle()
         return returned
@@ -309,12 +313,8 @@ class GuardMode(TorchDispatchMode):
         form = call.form
         if len(form.overwrites) == 1 and isinstance(call.args[form.overwrites[0]], Tensor):
             return self._imaged_alone(call)
-        num_bytes = sum(
-            bits.span(t) * t.element_size()
-            for i in form.overwrites
-            for t in flatten(call.args[i])
-            if t is not None
-        )
+        num_bytes = sum(bits.span(t) * t.element_size() for i in form.overwrites
+                        for t in flatten(call.args[i]) if t is not None)
         if num_bytes > self._memory_budget_bytes:
             raise _TooLarge
         return call.with_private_images()

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from sdc_guard.observe.module_names import ModuleNames
+
 _TORCH_ROOT = os.path.dirname(torch.__file__) + os.sep
 _OWN_ROOT = os.path.dirname(os.path.dirname(__file__)) + os.sep
 _OWN_ROOMS = tuple(
@@ -36,6 +38,7 @@ _OWN_ROOMS = tuple(
         "gate",
         "ops",
         "inject",
+        "launch",
         "calls",
         "bits",
     )
@@ -70,19 +73,21 @@ class Provenance:
     """Remembers the forward place of every autograd node of the step at hand."""
 
     def __init__(self) -> None:
-        self._names: dict[int, str] = {}
-        self._owners: dict[int, str] = {}
+        self._names = ModuleNames()
         self._is_foreign: dict[CodeType, bool] = {}
         self._by_thread: dict[int, dict[int, Place]] = {}
         self._nodes = _Nodes(self._by_thread)
         self.in_optimizer = False
 
+    @property
+    def modules(self) -> dict[str, str]:
+        """Qualified name ("" for the root) and class of the first modules that have a name."""
+        return self._names.modules
+
     def name_modules(self, model: nn.Module) -> None:
-        """Learn the fully qualified names of a model's modules, and whose each parameter is."""
-        for name, module in model.named_modules():
-            self._names[id(module)] = name or type(module).__name__
-            for parameter in module.parameters(recurse=False):
-                self._owners[id(parameter)] = self._names[id(module)]
+        """Take the qualified names of this model's modules, and whose each parameter is, and learn
+        no others."""
+        self._names.give(model)
 
     def forget_step(self) -> None:
         """Drop the forward places of a finished step."""
@@ -122,7 +127,7 @@ class Provenance:
             if found is not None:
                 return (module or (place[0] if place else "?"), *found), "forward"
         if place is None:  # AccumulateGrad, which no forward op makes, knows its parameter
-            owner = self._owners.get(id(getattr(node, "variable", None)), "?")
+            owner = self._names.owner_of(getattr(node, "variable", None))
             place = (owner, *self._look(sys._getframe(1))[1:])
         return place, "backward"
 
@@ -157,7 +162,7 @@ class Provenance:
             if not module and code.co_name == "forward":
                 owner = current.f_locals.get("self")
                 if isinstance(owner, nn.Module):
-                    module = self._names.get(id(owner), "") or type(owner).__name__
+                    module = self._names.name_of(owner, current)
             if found is not None and module:
                 break
             current = current.f_back

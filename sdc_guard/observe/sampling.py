@@ -13,10 +13,10 @@ costs is measured: by how much watched steps take longer than the others, checks
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Hashable, Iterable
 from statistics import median
+from time import perf_counter
 
 import numpy as np
 
@@ -77,7 +77,7 @@ class Scheduler:
         self.excused_s = 0.0
         self._to_excuse_s = 0.0
         self.duty = 1.0
-        self._started_s = time.perf_counter()
+        self._started_s = perf_counter()
         self._least_floor_s = 0.0
         self._steps: deque[tuple[float, int]] = deque(maxlen=NUM_STEPS_COMPARED)
         self._watch_s = 0.0
@@ -92,16 +92,16 @@ class Scheduler:
     def start(self) -> None:
         if not self._running:
             self._running = True
-            self._started_s = self._retuned_s = time.perf_counter()
+            self._started_s = self._retuned_s = perf_counter()
 
     def stop(self) -> None:
         if self._running:
             self._running = False
-            self._active_s += time.perf_counter() - self._started_s
+            self._active_s += perf_counter() - self._started_s
 
     @property
     def elapsed_s(self) -> float:
-        running = time.perf_counter() - self._started_s if self._running else 0.0
+        running = perf_counter() - self._started_s if self._running else 0.0
         return self._active_s + running
 
     @property
@@ -237,7 +237,7 @@ class Scheduler:
             isinstance(self.budget, float)
             and self.budget > 0.0
             and self.num_dispatched > self._dispatched_at_retune
-            and time.perf_counter() - self._retuned_s > RETUNE_EVERY_S
+            and perf_counter() - self._retuned_s > RETUNE_EVERY_S
         )
 
     def retune(self, tallies: Iterable[Tally]) -> None:
@@ -245,7 +245,7 @@ class Scheduler:
         unwatched, watched = self._steps_since_retune
         self._steps_since_retune = [0, 0]
         watched_share = watched / (watched + unwatched) if unwatched else 1.0
-        now_s = time.perf_counter()
+        now_s = perf_counter()
         period_s = max((now_s - self._retuned_s) * max(watched_share, 1e-3), 1e-6)
         self._retuned_s = now_s
         dispatched = self.num_dispatched - self._dispatched_at_retune

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from sdc_guard.bench.results import make_stamp
-from sdc_guard.evidence.plain_json import plain
 from sdc_guard.intervals import proportion
+from sdc_guard.plain_json import plain
 from tests.known_precision import is_known
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "complex64",

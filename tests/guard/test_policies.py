@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from typing import Any
 
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 
 import sdc_guard
 from sdc_guard.errors import SdcGuardWarning
+from sdc_guard.policy import Policy
 from tests.guard.training import BACKWARD, FORWARD, Run, batch, flip, hit, wrapped
+from tests.made_reports import made_finding
 
 aten = torch.ops.aten
 INSIDE = (aten.addcdiv_.default, 2)
@@ -185,3 +188,18 @@ def test_raising_between_steps_leaves_the_buffers_as_they_are(evaluates: bool) -
     assert run.state() == before
     run.step(2)
     assert run.state() != before
+
+
+def test_a_fault_of_every_step_is_logged_once_and_then_ever_more_rarely(
+    caplog: pytest.LogCaptureFixture
+) -> None:
+    policy = Policy("record", ("corruption",))
+    found = made_finding()
+    other = made_finding(1)
+    with caplog.at_level(logging.WARNING, logger="sdc_guard"):
+        policy.take([found] * 120)
+        policy.take([other])
+    assert [record.getMessage() for record in caplog.records] == [
+        found.message, f"{found.message} (finding 10 of this kind)",
+        f"{found.message} (finding 100 of this kind)", other.message]
+    assert len(policy.corrupt) == 121

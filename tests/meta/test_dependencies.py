@@ -10,8 +10,9 @@ from typing import Any
 from tests.meta.tree import ROOT, imports_of, python_files
 
 OWN = {"sdc_guard", "sdc_guard_kernels"}
-# Imported only where the user has it already: the pytest plugin and users' trainers.
-OPTIONAL = {"pytest"}
+# Imported only where the user has it already: the pytest plugin, users' trainers, and Python's own
+# hook of that name.
+OPTIONAL = {"pytest", "transformers", "sitecustomize"}
 # Declared from the start, so that an environment need not change when their owners arrive.
 PROMISED = {"hypothesis": "sdc_guard/hunt"}
 

@@ -15,14 +15,18 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset({"cli"}),),
     (frozenset({"bench"}),),
     (frozenset({"demo"}),),
+    (frozenset({"launch"}), frozenset({"pytest_plugin"}), frozenset({"integrations"})),
     (frozenset({"__init__"}),),
     (
         frozenset(
             {"guard", "wrapping", "active", "gate", "images", "pipeline", "wording", "limits"}
-            | {"cases", "public_ops", "policy", "accounting", "device_witness"}
+            | {"cases", "public_ops", "policy", "accounting", "device_witness", "progress"}
+            | {"shared_log", "interruptions"}
         ),
         frozenset({"hunt"}),
         frozenset({"sweep"}),
+        frozenset({"report"}),
+        frozenset({"doctor"}),
     ),
     tuple(
         frozenset({part})
@@ -33,8 +37,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
         frozenset({"calls", "bits", "device_bits", "fingerprints"}),
         frozenset({"bounds"}),
         frozenset({"ranks"}),
+        frozenset({"settings"}),
     ),
-    (frozenset({"records", "errors", "formats", "intervals"}),),
+    (frozenset({"document"}),),
+    (frozenset({"records", "errors", "formats", "intervals", "plain_json", "version"}),),
 )
 
 # Imports for the type checker alone that may point up, each with its reason.
@@ -129,11 +135,11 @@ def test_the_walk_sees_the_product() -> None:
 @pytest.mark.parametrize(
     ("part", "source", "message"),
     [
-        ("check", "from sdc_guard.observe import mode", "check (row 5) imports observe (row 5)"),
-        ("check", "import sdc_guard.guard", "check (row 5) imports guard (row 4)"),
-        ("bounds", "def f():\n    from sdc_guard.ops import mm", "bounds (row 7) imports ops"),
-        ("records", "from sdc_guard.calls import BoundCall", "records (row 8) imports calls"),
-        ("ops", "from sdc_guard import wrap", "ops (row 6) imports __init__ (row 3)"),
+        ("check", "from sdc_guard.observe import mode", "check (row 6) imports observe (row 6)"),
+        ("check", "import sdc_guard.guard", "check (row 6) imports guard (row 5)"),
+        ("bounds", "def f():\n    from sdc_guard.ops import mm", "bounds (row 8) imports ops"),
+        ("records", "from sdc_guard.calls import BoundCall", "records (row 10) imports calls"),
+        ("ops", "from sdc_guard import wrap", "ops (row 7) imports __init__ (row 4)"),
         ("demo", "from sdc_guard.bench import paired", "demo (row 2) imports bench (row 1)"),
         ("check", "import triton.language as tl", "triton is imported only in sdc_guard_kernels"),
         ("guard", "import click", "click is imported only in cli"),

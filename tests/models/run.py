@@ -28,8 +28,8 @@ import torch
 
 import sdc_guard
 from sdc_guard.bench.results import make_stamp
-from sdc_guard.evidence.plain_json import plain
 from sdc_guard.intervals import proportion
+from sdc_guard.plain_json import plain
 from tests.fidelity.models import bits_of
 from tests.known_precision import is_known
 from tests.models.zoo import MODELS

@@ -14,8 +14,9 @@ import torch
 
 from sdc_guard.evidence import collect_environment, environment_differences
 from sdc_guard.evidence import environment as environment_module
-from sdc_guard.evidence.plain_json import dumps
+from sdc_guard.evidence.environment_diff import flattened
 from sdc_guard.evidence.standalone.switches import numeric_flags, settings
+from sdc_guard.plain_json import dumps
 
 
 def test_it_names_machine_libraries_threads_and_flags() -> None:
@@ -27,6 +28,9 @@ def test_it_names_machine_libraries_threads_and_flags() -> None:
     assert found["affinity"] == sorted(os.sched_getaffinity(0))
     assert any("backend" in line for line in found["parallel"])
     assert found["cpu"]
+    assert found["build"]["blas_info"]
+    assert found["memory"]["total_bytes"] > 2**20
+    assert found["gpus"] == [] or torch.cuda.is_initialized()
     assert json.loads(dumps(found))["flags"] == found["flags"]
 
 
@@ -59,11 +63,14 @@ def test_a_field_that_cannot_be_read_is_unknown(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch, "get_num_threads", refuse)
     monkeypatch.setattr(torch.__config__, "parallel_info", refuse)
     monkeypatch.setattr(os, "sched_getaffinity", refuse)
+    monkeypatch.setattr(torch.__config__, "show", refuse)
+    monkeypatch.setattr(os, "sysconf", refuse)
     found = collect_environment()
     monkeypatch.undo()
     environment_module._fixed.cache_clear()
-    unknown = [found["cpu"], found["parallel"], found["affinity"], found["threads"]["intra_op"]]
-    assert unknown == ["unknown"] * 4
+    unknown = [found["cpu"], found["parallel"], found["affinity"], found["threads"]["intra_op"],
+               found["build"], found["memory"]["total_bytes"]]
+    assert unknown == ["unknown"] * 6
     assert found["torch"] == torch.__version__
 
 
@@ -117,3 +124,31 @@ def test_variables_are_recorded_and_compared(monkeypatch: pytest.MonkeyPatch) ->
     other = {**here, "cpu_capability": "NO AVX", "cpu": "unknown"}
     lines = environment_differences(here, other)
     assert [line.split(":")[0] for line in lines] == ["cpu_capability", "cpu"]
+
+
+def gpu(**fields: Any) -> dict[str, Any]:
+    return {"name": "H", "uuid": "GPU-1", "pci": "0", "vbios": "96", "ecc": True,
+            "state": {"sm_mhz": 1}, **fields}
+
+
+@pytest.mark.parametrize(("then", "here", "differs"), [
+    (gpu(), gpu(uuid="GPU-2", pci="1", state={"sm_mhz": 9}), False),
+    (gpu(), gpu(vbios="97"), True),
+    (gpu(), gpu(ecc=False), True),
+])
+def test_a_gpu_differs_by_what_can_change_a_number(
+    then: dict[str, Any], here: dict[str, Any], differs: bool
+) -> None:
+    base = collect_environment()
+    old, new = {**base, "gpus": [then]}, {**base, "gpus": [here]}
+    assert bool(environment_differences(old, new)) == differs
+    assert (flattened(old) != flattened(new)) == differs
+
+
+def test_a_build_differs_and_what_an_older_bundle_lacks_does_not() -> None:
+    here = collect_environment()
+    then = {**here, "build": {**here["build"], "onednn": "another"}}
+    assert [line.split(":")[0] for line in environment_differences(then, here)] == ["build.onednn"]
+    older = {name: value for name, value in here.items() if name not in ("build", "gpus")}
+    older["cpu"] = {name: value for name, value in here["cpu"].items() if name != "isa"}
+    assert environment_differences(older, here) == ()

@@ -38,7 +38,7 @@ def _simulate(
     budget: float, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Scheduler, Counter[str], dict]:
     clock = _Clock()
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(sampling, "perf_counter", clock.perf_counter)
     scheduler = Scheduler(budget, seed=1)
     scheduler.floor_s = 1e-6
     scheduler.start()
@@ -78,7 +78,7 @@ def test_watching_that_costs_more_than_it_seems_is_paid_from_the_budget(
 ) -> None:
     """1000 calls a step of 150 ms: at 30 us a call, watching each step would cost 20 %."""
     clock = _Clock()
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(sampling, "perf_counter", clock.perf_counter)
     noise = np.random.default_rng(5)
     scheduler = Scheduler(0.02, seed=1)
     scheduler.floor_s = 1e-6
@@ -126,7 +126,7 @@ def test_zero_checks_nothing_and_all_checks_everything() -> None:
 def test_a_change_of_the_steps_length_makes_no_debt(monkeypatch: pytest.MonkeyPatch) -> None:
     """60 steps of 350 ms, then steps of 3 ms: both are watched as often as their cost allows."""
     clock = _Clock()
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(sampling, "perf_counter", clock.perf_counter)
     noise = np.random.default_rng(5)
     scheduler = Scheduler(0.02, seed=1)
     scheduler.floor_s = 5e-6
@@ -153,7 +153,7 @@ def test_a_change_of_the_steps_length_makes_no_debt(monkeypatch: pytest.MonkeyPa
 
 def test_sites_that_come_once_do_not_starve_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(sampling, "perf_counter", clock.perf_counter)
     scheduler = Scheduler(0.5, seed=1)
     scheduler.floor_s = 1e-6
     scheduler.start()
@@ -178,7 +178,7 @@ def test_early_visits_meet_their_reference_whatever_references_have_cost(
 ) -> None:
     """Visit v with probability 4 / v, once the share of the time is spent."""
     clock = _Clock()
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(sampling, "perf_counter", clock.perf_counter)
     scheduler, tally = Scheduler("all", seed=1), Tally("product")
     scheduler.start()
     clock.now_s, scheduler.reference_s = 1.0, 1.0
@@ -191,7 +191,7 @@ def test_early_visits_meet_their_reference_whatever_references_have_cost(
 
 def test_compiling_is_told_and_not_charged(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = _Clock()
-    monkeypatch.setattr(sampling, "time", clock)
+    monkeypatch.setattr(sampling, "perf_counter", clock.perf_counter)
     scheduler, tally = Scheduler(0.01, seed=1), Tally("product")
     scheduler.start()
     scheduler.excuse(3.0)

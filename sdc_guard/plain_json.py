@@ -20,6 +20,12 @@ from sdc_guard.records import Value
 
 _R = TypeVar("_R")
 
+MAX_DEPTH = 64
+"""Of JSON from outside: lists and objects inside one another.  Ours are less than ten deep."""
+MAX_INTEGER = (1 << 64) - 1
+"""Of JSON from outside, either sign.  No count, step or seed of ours is larger, and what is cannot
+be put into a float or another format."""
+
 
 def value_of_float(number: float) -> Value:
     """A Python float by its bits."""
@@ -62,6 +68,32 @@ def dumps(value: Any) -> bytes:
     )
 
 
+def loads(data: bytes | str) -> Any:
+    """The value of JSON from outside.
+
+    Raises:
+        ValueError: if it is not JSON, is nested deeper than :data:`MAX_DEPTH`, or holds an integer
+            beyond :data:`MAX_INTEGER`.
+    """
+    try:
+        value = json.loads(data)
+    except RecursionError as error:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from error
+    _require_plain(value, MAX_DEPTH)
+    return value
+
+
+def _require_plain(value: Any, levels: int) -> None:
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise ValueError(f"it holds an integer of {value.bit_length()} bits, limit 64")
+    if not isinstance(value, (list, dict)):
+        return
+    if not levels:
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels")
+    for item in value.values() if isinstance(value, dict) else value:
+        _require_plain(item, levels - 1)
+
+
 def _revived(value: Any, kind: Any) -> Any:
     """Turn numbers by their bits back into floats wherever ``kind`` asks for a float."""
     choices = typing.get_args(kind)
@@ -69,10 +101,10 @@ def _revived(value: Any, kind: Any) -> Any:
         return [_revived(item, choices[0] if choices else None) for item in value]
     if not isinstance(value, dict):
         return value
-    if kind is float:
-        return float_of_bits(value["bits"])
     if isinstance(kind, types.UnionType):
         kind = next(c for c in choices if c is not types.NoneType)
+    if kind is float:
+        return float_of_bits(value["bits"])
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
         return {key: _revived(item, fields.get(key)) for key, item in value.items()}
@@ -85,4 +117,13 @@ def read_record(data: bytes, kind: type[_R]) -> _R:
     Raises:
         msgspec.ValidationError, ValueError: if the bytes are not such a record.
     """
-    return msgspec.convert(_revived(json.loads(data), kind), kind)
+    return record_of(loads(data), kind)
+
+
+def record_of(value: Any, kind: type[_R]) -> _R:
+    """The record that :func:`plain` took apart.
+
+    Raises:
+        msgspec.ValidationError, ValueError: if the value is not such a record.
+    """
+    return msgspec.convert(_revived(value, kind), kind)
