@@ -1,0 +1,1 @@
+"""Reports from evidence: gather, compare with a baseline, judge, compare two runs."""
