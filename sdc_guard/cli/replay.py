@@ -37,6 +37,12 @@ def command(
 
     Exit code: 0 the expected result comes out, 1 the wrong one does, 2 wrong usage or an
     unreadable bundle, 3 neither, 4 internal error, 5 the bundle holds no call to repeat.
+
+    \b
+    Examples:
+      sdc-guard replay runs/a/bundles/aten-sum-step41.sdcz
+      sdc-guard replay --device cuda:1 --runs 10 BUNDLE
+      sdc-guard replay --import mykernels --json BUNDLE
     """
     from sdc_guard.errors import SdcGuardError
     from sdc_guard.evidence import read_bundle, replay
@@ -65,7 +71,7 @@ def _exit_code(bundle: Bundle, result: ReplayResult | None) -> int:
 
 
 def _as_json(bundle: Bundle, result: ReplayResult | None) -> str:
-    from sdc_guard.evidence.plain_json import plain
+    from sdc_guard.plain_json import plain
 
     report: dict[str, Any] = {
         "bundle": str(bundle.path),

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
+from sdc_guard.document.text import module_name
 from sdc_guard.records import Attribution, Coverage, Finding, OpCoverage, Pattern, Verdict, Worst
 
 MAX_FINDINGS = 10
@@ -35,7 +36,7 @@ def render_finding(finding: Finding) -> str:
 
 def headline(finding: Finding) -> str:
     """``CORRUPTION in aten.sum.dim_IntList at step 41, blocks.2.mlp.down (model.py:57)``."""
-    place = f"{finding.module or '(no module)'} ({short_source(finding.source)})"
+    place = f"{module_name(finding.module)} ({short_source(finding.source)})"
     rank = f", rank {finding.rank}" if finding.rank else ""
     return (f"{finding.verdict.value.upper()} in {finding.op} at step {finding.step}, "
             f"{finding.call.phase} of {place}{rank}")
@@ -53,7 +54,7 @@ def extent(pattern: Pattern | None) -> str:
     text = f"{pattern.num_wrong} of {pattern.num_elements} elements wrong"
     if pattern.num_wrong > 1 and pattern.box_low:
         ranges = (f"{low}" if low == high else f"{low}..{high}"
-                  for low, high in zip(pattern.box_low, pattern.box_high, strict=True))
+                  for low, high in zip(pattern.box_low, pattern.box_high, strict=False))
         text += f" in [{', '.join(ranges)}]"
         if pattern.flat_stride is not None and pattern.flat_stride > 1:
             text += f", every {pattern.flat_stride} elements"
@@ -63,8 +64,9 @@ def extent(pattern: Pattern | None) -> str:
 def worst_line(worst: Worst) -> str:
     """Got, expected, distance and limit at the element that is most wrong."""
     index = ", ".join(map(str, worst.index))
+    other = f"{worst.expected.dtype} " if worst.expected.dtype != worst.got.dtype else ""
     text = (f"worst [{index}]: got {worst.got.repr} ({worst.got.bits}), expected "
-            f"{worst.expected.repr} ({worst.expected.bits}), {ulps(worst.error_ulps)} off")
+            f"{worst.expected.repr} ({other}{worst.expected.bits}), {ulps(worst.error_ulps)} off")
     if worst.bound is not None:
         text += f"; {worst.bound.kind} bound {worst.bound.limit:.3g}"
         if worst.bound.formula:
@@ -133,6 +135,10 @@ def _verdict_line(findings: Sequence[Finding], coverage: Coverage) -> str:
         counts[finding.verdict] += finding.repeats
     checked = (f"{coverage.calls_checked} of {coverage.calls} calls checked "
                f"({coverage.call_share:.1%})")
+    if coverage.steps_unwatched:
+        share = coverage.call_share * coverage.watched_share
+        checked += (f", {coverage.steps_unwatched} of {coverage.steps} steps not watched: about "
+                    f"{100 * share:.2g} % of all calls")
     if not counts:
         return f"no divergence in what was checked: {checked}"
     found = ", ".join(f"{counts[v]} {v.value}" for v in Verdict if counts[v])

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
+from sdc_guard.document.files import write_whole
 from sdc_guard.render import console
 
 
@@ -47,10 +47,4 @@ def render_page(template: str, **context: Any) -> str:
 
 def write_page(path: Path, page: str) -> None:
     """Write under a temporary name, then rename, so that no half page is ever seen at ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(page, encoding="utf-8")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    write_whole(path, page)
