@@ -106,7 +106,7 @@ def _profile(options: dict[str, Any]) -> None:
     from sdc_guard.bench.profile import profile_step, render_profile
     from sdc_guard.bench.results import make_stamp, write_text
     from sdc_guard.bench.workload import intra_op_threads
-    from sdc_guard.evidence.plain_json import plain
+    from sdc_guard.plain_json import plain
 
     stamp = make_stamp(command_line(), options["seed"])
     tables: list[str] = []
@@ -178,6 +178,6 @@ GUARD_KINDS: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 def _show(options: dict[str, Any], contents: Any, text: str) -> None:
-    from sdc_guard.evidence.plain_json import plain
+    from sdc_guard.plain_json import plain
 
     click.echo(json.dumps(plain(contents), allow_nan=False) if options["as_json"] else text)

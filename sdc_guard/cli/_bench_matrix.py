@@ -115,7 +115,7 @@ def page(options: dict[str, Any]) -> None:
     claims too."""
     from sdc_guard.bench.benchfile import merge, read, write
     from sdc_guard.bench.pages.write import write_page, write_pages
-    from sdc_guard.evidence.plain_json import plain
+    from sdc_guard.plain_json import plain
 
     path = result_path(options)
     contents = read(path)

@@ -96,6 +96,13 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
 
     Exit code 1 if 'clean' had findings, 5 if 'kernels' could measure nothing.
     The other kinds measure and judge nothing.
+
+    \b
+    Examples:
+      sdc-guard bench --quick --out build/bench
+      sdc-guard bench faults --workload lstm --num 5
+      sdc-guard bench overhead --budget all --pairs 10
+      sdc-guard bench clean --config tiny --steps 100
     """
     import torch
 

@@ -33,6 +33,12 @@ def command(
 
     Exit code: 0 the fault was caught and the run saved, 1 this run does not show that (it says
     what is missing), 2 wrong usage, 4 internal error.
+
+    \b
+    Examples:
+      sdc-guard demo
+      sdc-guard demo --quick --out runs/demo
+      sdc-guard demo --budget 0.05 --seed 1 --json
     """
     from sdc_guard.cli._progress import TrainingProgress
     from sdc_guard.demo.story import FULL, QUICK, run_demo
@@ -50,13 +56,31 @@ def command(
     with TrainingProgress(quiet=as_json) as progress:
         report = run_demo(settings, progress)
     page = out / "demo.html"
+    write_page(page, as_page(report))
+    guarded = write_report(out)
     if as_json:
-        click.echo(json.dumps({**to_json(report), "page": str(page)}, allow_nan=False))
+        click.echo(json.dumps({**to_json(report), "page": str(page), "report": guarded},
+                              allow_nan=False))
     else:
         click.echo(as_text(report))
         click.echo(f"\npage      {page}")
-    write_page(page, as_page(report))
+        if guarded is not None:
+            click.echo(f"report    {guarded}, as `sdc-guard report {out} --html` makes it")
     sys.exit(NOT_SHOWN if report.shortcomings() else SHOWN)
+
+
+def write_report(out: Path) -> str | None:
+    """The divergence report of the guarded run; None where it could not write a log."""
+    from sdc_guard.report.gather import gather
+    from sdc_guard.report.judging import judge
+    from sdc_guard.report.outputs import write_outputs
+    from sdc_guard.report.sources import LOGS
+
+    if not any(out.glob(LOGS)):
+        return None
+    path = out / "report.html"
+    write_outputs(judge(gather([out])), {"html": path})
+    return str(path)
 
 
 def parse_share(text: str) -> float | str:

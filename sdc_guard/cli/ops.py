@@ -20,6 +20,12 @@ def command(as_json: bool, as_markdown: bool, step: str | None) -> None:
     documented to give equal bits.
 
     Exit code 0, also where --missing names some.
+
+    \b
+    Examples:
+      sdc-guard ops
+      sdc-guard ops --json | jq '.ops[].op'
+      sdc-guard ops --missing mytraining:step
     """
     from sdc_guard.cli import _optable
     from sdc_guard.ops import all_specs

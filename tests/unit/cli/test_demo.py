@@ -13,6 +13,8 @@ import sdc_guard.demo.story
 from sdc_guard.cli.main import main
 from sdc_guard.demo.report import UNGUARDED, DemoReport
 from sdc_guard.demo.story import FULL, QUICK, Settings
+from sdc_guard.evidence import EventLog
+from tests.made_reports import made_finding
 from tests.unit.demo.reports_made_by_hand import report, run
 
 Seen = list[Settings]
@@ -54,6 +56,16 @@ def test_the_story_goes_to_stdout_progress_to_stderr_and_a_page_to_the_folder(
     assert "held-out perplexity 9.000" in result.stderr
     assert "held-out perplexity 9.000" not in result.stdout
     assert seen == [Settings(out=tmp_path / "new")]
+
+
+def test_the_report_of_the_guarded_run_lies_beside_the_page(seen: Seen, tmp_path: Path) -> None:
+    assert "report    " not in demo(out=tmp_path).stdout
+    log = EventLog(tmp_path, 0)
+    log.write("finding", finding=made_finding())
+    log.close()
+    result = demo(out=tmp_path)
+    assert f"report    {tmp_path / 'report.html'}" in result.stdout
+    assert "aten.sum" in (tmp_path / "report.html").read_text()
 
 
 def test_json_is_the_only_output(seen: Seen, tmp_path: Path) -> None:

@@ -123,3 +123,38 @@ def test_an_error_never_looks_like_a_finding(
     result = CliRunner().invoke(group_that_raises(error), ["c"])
     assert result.exit_code == exit_code
     assert words in result.output
+
+
+def all_commands() -> list[tuple[str, click.Command]]:
+    """Every command and subcommand, with its full name."""
+    found: list[tuple[str, click.Command]] = []
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        command = main.get_command(context, name)
+        assert command is not None
+        found.append((name, command))
+        if isinstance(command, click.Group):
+            found += [(f"{name} {sub}", item) for sub, item in command.commands.items()]
+    return found
+
+
+def shown_without_examples(commands: list[tuple[str, click.Command]]) -> list[str]:
+    """Commands whose help has no example that begins with their own name."""
+    found = []
+    for name, command in commands:
+        text = command.get_help(click.Context(command, info_name=name))
+        examples = text.partition("Examples:")[2]
+        if f"sdc-guard {name}" not in examples:
+            found.append(name)
+    return found
+
+
+def test_every_command_has_examples_in_its_help() -> None:
+    commands = all_commands()
+    assert {"explain", "baseline", "baseline write", "config show"} <= {n for n, _ in commands}
+    assert not shown_without_examples(commands)
+
+
+def test_a_command_without_examples_is_found() -> None:
+    plain = click.Command("plain", help="Do a thing.\n\n\b\nExamples:\n  sdc-guard other\n")
+    assert shown_without_examples([("plain", plain)]) == ["plain"]
