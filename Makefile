@@ -7,7 +7,7 @@
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
 #   NO_INSTALL=1           test-gpu, bench-gpu: install nothing, run this checkout with $(PYTHON)
 #   LIMIT_S=420, OUT=path  bench-gpu: seconds that it may take, folder for its results
-#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS  more arguments for test-catalogue and so on
+#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS, THIRD_PARTY_ARGS  more arguments for test-catalogue and so on
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,6 +18,9 @@ CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
 SOUNDNESS_ARGS ?=
 BENCH_ARGS ?=
+THIRD_PARTY_ARGS ?=
+# A venv of its own: what that program needs is no business of ours.
+THIRD_PARTY := build/third-party
 NO_INSTALL ?=
 LIMIT_S ?= 420
 OUT ?= build/bench-gpu
@@ -30,9 +33,13 @@ PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist
 GPU_PYTHON := $(if $(NO_INSTALL),PYTHONPATH=.:kernels$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON),$(BIN)/python)
 GPU_PYTEST := $(GPU_PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
+# The schema of JUnit's files, as pytest's own tests have it: in its source distribution alone.
+JUNIT_XSD := build/schemas/junit-10.xsd
+JUNIT_SDIST := pytest-8.2.0
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-gpu lint types bench bench-gpu clean
+.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-integrations test-third-party test-gpu test-browser lint types bench bench-gpu report clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -53,8 +60,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install ## train a small GPT three times and catch a broken torch.sum, about two minutes
 	$(BIN)/sdc-guard demo $(DEMO_ARGS)
 
-test: install ## the fast tests, at most ten minutes on two cores
+test: install $(JUNIT_XSD) ## the fast tests, at most ten minutes on two cores
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
+
+$(JUNIT_XSD): | $(INSTALLED)
+	@mkdir -p $(@D)/download
+	@$(BIN)/python -m pip download --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) --no-deps --no-binary :all: --dest $(@D)/download $(subst -,==,$(JUNIT_SDIST))
+	@tar -xzOf $(@D)/download/$(JUNIT_SDIST).tar.gz \
+	  $(JUNIT_SDIST)/testing/example_scripts/junit-10.xsd > $@
+	@rm -r $(@D)/download
 
 test-slow: install ## the long tests: detection rates, 500 clean steps
 	$(PYTEST) -m slow $(PYTEST_ARGS)
@@ -75,11 +90,54 @@ $(VENV)/.models: $(INSTALLED)
 	  $(PIP_ARGS) -c constraints.txt -e ".[models]"
 	@touch $@
 
+test-integrations: $(VENV)/.integrations ## the guard in transformers' Trainer: minutes
+	$(BIN)/python -m pytest tests/unit/integrations $(PYTEST_ARGS)
+
+$(VENV)/.integrations: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) -c constraints.txt -e ".[integrations]"
+	@touch $@
+
+test-third-party: $(THIRD_PARTY)/.installed ## somebody else's training program under `sdc-guard run`: ten minutes
+	$(THIRD_PARTY)/bin/python -m tests.third_party.run $(THIRD_PARTY_ARGS)
+
+$(THIRD_PARTY)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(THIRD_PARTY)
+	@$(THIRD_PARTY)/bin/python -m pip install --quiet --quiet --progress-bar off \
+	  --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e . pykeen==1.11.1
+	@touch $@
+
 test-gpu: $(if $(NO_INSTALL),,install) ## the kernels on a CUDA device and in the interpreter; fails without a device
 	@$(GPU_PYTHON) -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' || { \
 	  echo "torch sees no CUDA device here, so the GPU tests cannot run." >&2; exit 1; }
 	$(GPU_PYTEST) -m gpu $(PYTEST_ARGS)
 	TRITON_INTERPRET=1 $(GPU_PYTEST) tests/kernels -m "not gpu and not slow" $(PYTEST_ARGS)
+
+REPORT := build/report
+BASELINE := reports/baseline/known.txt
+
+report: install ## our own trainings under guard, reported in build/report against the committed baseline: a minute
+	rm -rf $(REPORT)
+	$(BIN)/python -m pytest tests/own/trainings.py --sdc-guard --sdc-out $(REPORT) \
+	  --sdc-baseline $(BASELINE) --sdc-fail-on new --sdc-report json $(PYTEST_ARGS)
+	$(BIN)/sdc-guard report $(REPORT) --baseline $(BASELINE) --fail-on new --coverage-floor 95 \
+	  --html --json --junit --sarif --markdown --prom $(if $(GITHUB_ACTIONS),--github)
+
+test-browser: $(VENV)/.browser ## the report's page in Chromium: filters, keys, copies, accessibility; fails without one
+	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || test -n "$$CHROMIUM" || { \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "No Chromium here: installing Debian's package chromium ..." >&2; \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; \
+	  else \
+	    echo "No Chromium on PATH. Install your system's package (Debian: apt-get install chromium)," >&2; \
+	    echo "or name a Chromium or Chrome: CHROMIUM=/path/to/chrome make test-browser" >&2; exit 1; \
+	  fi; }
+	REQUIRE_BROWSER=1 $(BIN)/python -m pytest tests/browser $(PYTEST_ARGS)
+
+$(VENV)/.browser: $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) -c constraints.txt -e ".[browser]"
+	@touch $@
 
 lint: install ## ruff
 	$(BIN)/ruff check .
