@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
@@ -70,3 +72,15 @@ def pytest_terminal_summary(
     for reason, count in sorted(reasons.items()):
         terminalreporter.line(f"skipped, {reason}: {count}")
     terminalreporter.line(f"deselected by marker or name: {config.stash.get(DESELECTED, 0)}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_watching() -> Iterator[None]:
+    """A guard that a test leaves open would join those of the tests after it."""
+    yield
+    active = sys.modules.get("sdc_guard.active")
+    left = list(active._running) if active is not None else []
+    for guard in left:
+        guard.detach()
+    if left:
+        pytest.fail(f"this test leaves {left} watching")

@@ -59,6 +59,7 @@ def test_the_summary_counts_and_names_what_is_not_clean() -> None:
     assert found["harness"] == ["eq float32: died"]
 
 
+@pytest.mark.slow
 def test_a_child_prints_one_line_an_operator() -> None:
     """From the last operators of the alphabet on, so that it is short."""
     done = subprocess.run([sys.executable, "-m", "tests.catalogue.child", "float32", "1", "695"],

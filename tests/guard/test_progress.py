@@ -80,7 +80,7 @@ def test_a_loss_that_cannot_be_read_stops_nothing(
         raise OSError("no loss today")
 
     monkeypatch.setattr(progress.LossWatch, "saw", fails)
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="sdc_guard"):
         assert len(train(2, tmp_path)) == 2
     assert "no loss today" in caplog.text
 

@@ -146,6 +146,7 @@ def test_campaigns_add_up_wherever_they_are_cut() -> None:
     assert whole.corruption.injected == 8
 
 
+@pytest.mark.slow
 def test_two_processes_try_each_fault_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))

@@ -238,6 +238,7 @@ def test_a_step_of_the_gpt_trains_it() -> None:
     assert [float(again.step()) for _ in range(2)] == losses
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_or_hangs_costs_its_own_figure() -> None:
     saved: list[int] = []
     lines: list[str] = []

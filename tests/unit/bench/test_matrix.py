@@ -71,6 +71,7 @@ def test_unknown_faults_and_bad_numbers_are_refused() -> None:
         wish(num=-1)
 
 
+@pytest.mark.slow
 def test_processes_measure_and_one_that_dies_is_counted(tmp_path: Path) -> None:
     contents = BenchFile()
     kept = Book(contents, lambda file: write(tmp_path / "bench.json", file), lambda text: None)

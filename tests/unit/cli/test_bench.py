@@ -29,6 +29,7 @@ def bench(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["bench", *arguments, "--out", str(folder)])
 
 
+@pytest.mark.slow
 def test_a_users_model_from_faults_to_the_page(tmp_path: Path) -> None:
     chosen = ("--model", MODEL, "--detector", WATCH, "--fault", "weight flip")
     for num in ("2", "3"):

@@ -33,7 +33,8 @@ def test_the_example_runs(caplog: pytest.LogCaptureFixture) -> None:
     result = doctest.testmod(inject)
     assert result.failed == 0
     assert result.attempted > 15
-    assert sum(m.startswith("corruption in aten.") for m in caplog.messages) >= 15
+    # Of findings of one kind the first is told, and the tenth.
+    assert sum(m.startswith("corruption in aten.") for m in caplog.messages) >= 10
 
 
 @pytest.mark.parametrize(("op", "phase", "want"), [

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+
 import pytest
 import torch
+import torch._dynamo
 
 import sdc_guard.inject
 import sdc_guard.pytest_plugin.session
@@ -40,6 +44,8 @@ LINE_OF_THE_PRODUCT = 12
 def warmed_up() -> None:
     """Import now what a guard imports late: what is first imported inside a session in this process
     is forgotten at its end, and imported twice."""
+    if importlib.util.find_spec("triton") is not None:
+        importlib.import_module("sdc_guard_kernels.launches")
     a = torch.arange(64.0).reshape(8, 8)
     flip = sdc_guard.inject.TransientFlip(
         torch.ops.aten.mm.default, 0, 0, 1, 27, counts="user")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import sdc_guard
+from sdc_guard import active
 from sdc_guard.pytest_plugin import worker
 from tests.unit.pytest_plugin.inner import FAULTY, LINE_OF_THE_PRODUCT, run, warmed_up
 
@@ -258,6 +259,8 @@ def test_a_failure_of_the_plugin_fails_no_test(
             result, outcomes = run(pytester, "--sdc-guard", "--sdc-report", "json")
         assert outcomes == {"test_clean": "PASSED"}, name
         result.stdout.fnmatch_lines(["problem: *in the pytest plugin,*planted in the plugin"])
+        for guard in list(active._running):  # what could not detach
+            guard.detach()
 
 
 def test_a_session_that_tested_nothing_says_so(pytester: pytest.Pytester) -> None:
