@@ -232,7 +232,8 @@ def results_of_the_step(name: str, options: dict[str, Any], dtype: torch.dtype) 
 
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
-    [c for c in CASES if set(c.values[1]) <= {"foreach", "fused"}
+    [pytest.param(*c.values, id=c.id, marks=[pytest.mark.slow] * (c.values[2] is torch.float64))
+     for c in CASES if set(c.values[1]) <= {"foreach", "fused"}
      and not torch_is_wrong(*c.values)])
 def test_a_flipped_bit_of_a_step_is_found(
     name: str, options: dict[str, Any], dtype: torch.dtype

@@ -314,6 +314,7 @@ INTEGERS = ["got_base", "held_base", "place_base", "num_rows", "num_cols", "shif
 
 
 @pytest.mark.parametrize(("word", "num_dims"), [("*i64", 5), ("*i16", 1)])
+@pytest.mark.slow
 def test_it_compiles_to_integer_instructions(word: str, num_dims: int, tmp_path: Path) -> None:
     assert module.__file__ is not None
     bits_of_word = int(word[2:])

@@ -202,6 +202,7 @@ def test_the_breaking_samples_are_right() -> None:
     pytest.param("_judge_sums_kernel", {"IS_MEAN": True, "COUNTED": False, "BLOCK": 2},
                  marks=pytest.mark.slow),
 ])
+@pytest.mark.slow
 def test_it_compiles(function: str, constants: dict[str, Any], tmp_path: Path) -> None:
     assert module.__file__ is not None
     ptx = ptx_of(Path(module.__file__), function, tmp_path,

@@ -246,6 +246,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kernel", CONSTANTS)
+@pytest.mark.slow
 def test_it_compiles(kernel: str, tmp_path: Path) -> None:
     assert module.__file__ is not None
     signature = {**row_signature(module, kernel, "*bf16"), "index_ptr": "*i64",

@@ -173,6 +173,7 @@ INTEGERS = ["num_elements", *[f"size_{i}" for i in range(4)], *[f"stride_{i}" fo
 
 
 @pytest.mark.parametrize(("pointer", "num_dims"), [("*u64", 1), ("*u16", 5)])
+@pytest.mark.slow
 def test_it_compiles_to_integer_instructions(
     pointer: str, num_dims: int, tmp_path: Path
 ) -> None:

@@ -266,6 +266,7 @@ BLOCKS: dict[str, Any] = {"WORK": "tl.float32", "END_COL": 256, "BLOCK_ROWS": 2,
                  {"NUM_SPLITS": 4, "HAS_WEIGHT": True, "HAS_BIAS": True, "BLOCK_COLS": 64},
                  marks=pytest.mark.slow),
 ])
+@pytest.mark.slow
 def test_it_compiles(
     kernel: str, function: str, constants: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -175,6 +175,7 @@ def test_the_check_sees_a_broken_kernel(broken: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="triton compiles on Linux only")
+@pytest.mark.slow
 def test_it_compiles_to_additions_that_keep_subnormals(tmp_path: Path) -> None:
     assert module.__file__ is not None
     names = ("num_rows", "num_cols", "stride_batch", "stride_row", "stride_col", "row_spans",

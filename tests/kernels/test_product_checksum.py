@@ -252,6 +252,7 @@ def wrong_at_the_end() -> tuple[Tensor, Tensor, Tensor, Tensor, Numbers]:
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="triton compiles on Linux only")
+@pytest.mark.slow
 def test_it_compiles_without_flushing_subnormals(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

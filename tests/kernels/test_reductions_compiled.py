@@ -40,6 +40,7 @@ def sized(*names: str) -> dict[str, str]:
     return {name: SIZES[name] for name in names}
 
 
+@pytest.mark.slow
 def test_sums_are_rounded_additions_of_both_orders(tmp_path: Path) -> None:
     ptx = compiled(
         "reductions.py", "_check_kernel", tmp_path,

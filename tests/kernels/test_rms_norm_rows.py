@@ -199,6 +199,7 @@ BLOCKS: dict[str, Any] = {"WORK": "tl.float32", "END_COL": 256, "BLOCK_ROWS": 2,
     pytest.param("norm_parameter_gradients", "_column_sums_kernel",
                  {"SPLIT_ROWS": 128, "BLOCK_ROWS": 32, "BLOCK_COLS": 64}, marks=pytest.mark.slow),
 ])
+@pytest.mark.slow
 def test_it_compiles(
     kernel: str, function: str, constants: dict[str, Any], tmp_path: Path
 ) -> None:

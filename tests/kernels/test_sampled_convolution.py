@@ -292,6 +292,7 @@ def test_a_broken_kernel_is_seen(mutant: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="triton compiles on Linux only")
+@pytest.mark.slow
 def test_it_compiles_to_64_bit_arithmetic(tmp_path: Path) -> None:
     assert module.__file__ is not None
     ptx = ptx_of(

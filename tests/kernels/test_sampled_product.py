@@ -195,6 +195,7 @@ def test_the_check_sees_a_broken_kernel(broken: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(platform.system() != "Linux", reason="triton compiles on Linux only")
+@pytest.mark.slow
 def test_it_compiles_to_float64_arithmetic(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

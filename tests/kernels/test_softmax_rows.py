@@ -292,6 +292,7 @@ def test_the_breaking_samples_are_right() -> None:
     pytest.param(backward_module, "_softmax_backward_rows_kernel", {"LOGARITHM": True}, "*fp64",
                  marks=pytest.mark.slow),
 ])
+@pytest.mark.slow
 def test_it_compiles(
     file: Any, kernel: str, constants: dict[str, Any], pointer: str, tmp_path: Path
 ) -> None:

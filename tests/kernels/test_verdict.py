@@ -88,6 +88,7 @@ def test_a_broken_record_is_seen(change: tuple[str, str], tmp_path: Path) -> Non
     assert found != [by_definition(d, limits, base) for d, limits, base in cases]
 
 
+@pytest.mark.slow
 def test_it_compiles_to_one_maximum_and_one_addition(tmp_path: Path) -> None:
     assert noting.__file__ is not None
     ptx = ptx_of(

@@ -21,7 +21,7 @@ def campaign(model: str, dtype: str, num: int) -> Campaign:
     return continue_campaign(new_campaign(f"tiny GPT, {dtype}", model, seed=0), build, num)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_single_transient_faults_are_called_corruption(dtype: str) -> None:
     result = campaign("transient", dtype, NUM_TRANSIENTS)
     rate = result.corruption
@@ -31,7 +31,7 @@ def test_single_transient_faults_are_called_corruption(dtype: str) -> None:
     assert result.causes.get("persistent hardware", 0) == 0, render_campaign(result)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_repeated_faults_are_found(dtype: str) -> None:
     result = campaign("repeated", dtype, NUM_REPEATED)
     rate = result.named

@@ -37,6 +37,7 @@ def test_a_folder_that_is_a_file_is_said_so(tmp_path: Path) -> None:
         write_outputs(made_report(), {"text": tmp_path / "file" / "report.txt"})
 
 
+@pytest.mark.slow
 def test_thirty_thousand_findings_are_bounded_in_each_format_for_people_and_for_ci() -> None:
     report = judge(many_report(30_000))
     limits = {"html": 2_000_001, "junit": 8_000_000, "sarif": 10_000_000, "markdown": 1000 << 10,
