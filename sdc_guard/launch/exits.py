@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -34,6 +35,14 @@ def _leave_now(code: int) -> None:
         if issubclass(type(found), io.IOBase):
             try:
                 found.flush()
-            except Exception:  # closed, or its other end is
+            except ValueError:  # closed already: nothing is lost
                 continue
+            except Exception as error:
+                _say(f"sdc-guard: {found!r} could not be flushed at the end: {error}\n")
     os._exit(code)
+
+
+def _say(text: str) -> None:
+    """To the process's own stderr, past every buffer."""
+    with contextlib.suppress(OSError):  # it is closed, too: there is nobody left to tell
+        os.write(2, text.encode("utf-8", "backslashreplace"))
