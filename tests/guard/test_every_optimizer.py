@@ -17,6 +17,7 @@ from sdc_guard.inject.campaign import CallShape, record_calls
 from sdc_guard.inject.faults import TransientFlip
 from sdc_guard.ops import lookup
 from tests.fidelity.models import bits_of
+from tests.shares import one_of_each
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float64)
 OPTIMIZERS = sorted(
@@ -182,7 +183,12 @@ def test_the_list_is_that_of_torch() -> None:
     assert len(CASES) >= 400
 
 
-@pytest.mark.parametrize(("name", "options", "dtype"), CASES)
+def without_its_format(case: Any) -> str:
+    """The optimizer, its form and its options."""
+    return str(case.id).rsplit(" ", 1)[0]
+
+
+@pytest.mark.parametrize(("name", "options", "dtype"), one_of_each(CASES, without_its_format))
 def test_nothing_changes_and_nothing_is_found(
     name: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
@@ -232,9 +238,8 @@ def results_of_the_step(name: str, options: dict[str, Any], dtype: torch.dtype) 
 
 @pytest.mark.parametrize(
     ("name", "options", "dtype"),
-    [pytest.param(*c.values, id=c.id, marks=[pytest.mark.slow] * (c.values[2] is torch.float64))
-     for c in CASES if set(c.values[1]) <= {"foreach", "fused"}
-     and not torch_is_wrong(*c.values)])
+    one_of_each((c for c in CASES if set(c.values[1]) <= {"foreach", "fused"}
+                 and not torch_is_wrong(*c.values)), without_its_format))
 def test_a_flipped_bit_of_a_step_is_found(
     name: str, options: dict[str, Any], dtype: torch.dtype
 ) -> None:
@@ -281,8 +286,9 @@ def hypergradients(name: str, dtype: torch.dtype) -> list[Tensor]:
     return [*(p.detach() for p in parameters), *torch.autograd.grad(loss, leaves)]
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize(
+    ("name", "dtype"), one_of_each([(n, d) for n in DIFFERENTIABLE for d in DTYPES],
+                                   lambda case: f"{case[0]} differentiable"), ids=str)
 def test_a_differentiable_step_is_clean(name: str, dtype: torch.dtype) -> None:
     plain = hypergradients(name, dtype)
     with sdc_guard.Guard(budget="all") as guard:

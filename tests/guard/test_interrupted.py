@@ -145,8 +145,9 @@ def _interrupted(process: subprocess.Popen[str], number: int) -> tuple[str, str]
     raise AssertionError("the process did not end after four interrupts")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGKILL, -9), (signal.SIGINT, -2)],
-                         ids=["kill-9", "ctrl-c"])
+@pytest.mark.parametrize(("number", "code"), [
+    pytest.param(signal.SIGKILL, -9, id="kill-9"),
+    pytest.param(signal.SIGINT, -2, id="ctrl-c", marks=pytest.mark.slow)])
 def test_every_event_before_a_kill_is_readable(tmp_path: Path, number: int, code: int) -> None:
     log = tmp_path / "events.rank0.jsonl"
     process = subprocess.Popen([*script(ENDLESS), str(tmp_path)], env=environment(), cwd=ROOT,

@@ -15,6 +15,7 @@ import sdc_guard
 from sdc_guard import bits
 from sdc_guard.inject.misread import MisreadElement
 from tests.fidelity.models import bits_of
+from tests.shares import one_of_each
 
 aten = torch.ops.aten
 
@@ -87,8 +88,10 @@ PROGRAMS: dict[str, Callable[[Tensor], Any]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("layout", "dtype"), one_of_each(
+    [(layout, dtype) for layout in LAYOUTS
+     for dtype in (torch.float32, torch.bfloat16, torch.float16, torch.float64)],
+    lambda case: str(case[0])), ids=str)
 def test_layouts(layout: str, dtype: torch.dtype) -> None:
     x = LAYOUTS[layout](dtype)
     for program in PROGRAMS.values():

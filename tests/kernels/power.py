@@ -31,7 +31,7 @@ from tests.soundness.values import Fill
 FACTORS = (2.0, 10.0, 1000.0)
 MOST_IN_A_RESULT = 8
 EXHAUSTIVE = ("reference", "invariant")
-PLAIN = (None, Fill("normal", 0, 1))
+PLAIN = (None, Fill(kind="normal", seed=1))
 """Operands as sampled, and normal numbers."""
 
 

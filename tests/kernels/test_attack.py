@@ -37,7 +37,8 @@ def test_correct_results_are_not_accused(packet: str) -> None:
 def test_subnormal_bfloat16_keeps_its_value(packet: str) -> None:
     attacker = Attacker(SPECS[packet], torch.bfloat16)
     for place, exponent in enumerate((-3, 3)):
-        attacker.correct(Attack(place, (Fill("subnormal", exponent, place),), ("sampled",)))
+        fill = Fill(kind="subnormal", exponent=exponent, seed=place)
+        attacker.correct(Attack(place, (fill,), ("sampled",)))
     assert attacker.result.verdicts
     assert not attacker.result.accused, "\n".join(attacker.result.accused)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.ops._registry import lookup
 from tests.kernels.compiled import ptx_of
+from tests.kernels.offered import some_slow
 from tests.kernels.variants import load_variant
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
@@ -177,7 +178,7 @@ def breaking_samples() -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("broken", BREAKS)
+@pytest.mark.parametrize("broken", some_slow(BREAKS))
 def test_the_tests_see_a_broken_kernel(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -229,7 +229,7 @@ def test_the_long_call_is_judged_rightly() -> None:
     assert failures() == []
 
 
-@pytest.mark.parametrize("broken", some_slow(BREAKS))
+@pytest.mark.parametrize("broken", some_slow(BREAKS, 2))
 def test_the_tests_see_a_broken_kernel(
     broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from sdc_guard import bits
 from tests.kernels.variants import load_variant
+from tests.shares import slow
 
 pytest.importorskip("triton", reason="triton has no wheel for this platform")
 
@@ -229,8 +230,12 @@ EXTREME_BREAKS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("original", "breaks", "verdicts", "expected", "name"), [
-    *((exact_counts, COUNT_BREAKS, count_verdicts, COUNT_VERDICTS, n) for n in COUNT_BREAKS),
-    *((extremes, EXTREME_BREAKS, extreme_verdicts, EXTREME_VERDICTS, n) for n in EXTREME_BREAKS),
+    *((exact_counts, COUNT_BREAKS, count_verdicts, COUNT_VERDICTS, n) if i < 3 else slow(
+        (exact_counts, COUNT_BREAKS, count_verdicts, COUNT_VERDICTS, n))
+      for i, n in enumerate(COUNT_BREAKS)),
+    *((extremes, EXTREME_BREAKS, extreme_verdicts, EXTREME_VERDICTS, n) if i < 3 else slow(
+        (extremes, EXTREME_BREAKS, extreme_verdicts, EXTREME_VERDICTS, n))
+      for i, n in enumerate(EXTREME_BREAKS)),
 ], ids=lambda v: v if isinstance(v, str) else "")
 def test_a_broken_kernel_is_seen(
     original: ModuleType, breaks: dict[str, tuple[str, str]],

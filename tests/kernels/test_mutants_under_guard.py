@@ -187,12 +187,14 @@ def test_the_right_kernel_is_not_accused(operator: Operator, kernels: ModuleType
 
 
 QUICK_EVERY = 3
-"""Of the cases every third runs with the fast tests, the others with the slow ones."""
+"""Of the cases every third runs with the fast tests, the others with the slow ones; of the
+reductions, which take the longest, one alone."""
+FAST = [case for i, case in enumerate(CASES) if i % QUICK_EVERY == 1
+        and (not case.startswith("reductions: ") or case == "reductions: last block dropped")]
 
 
 @pytest.mark.parametrize("case", [
-    case if i % QUICK_EVERY == 1 else pytest.param(case, marks=pytest.mark.slow)
-    for i, case in enumerate(CASES)])
+    case if case in FAST else pytest.param(case, marks=pytest.mark.slow) for case in CASES])
 def test_a_broken_kernel_is_accused(case: str, tmp_path: Path) -> None:
     operator, broken = CASES[case]
     guard = guarded(broken(tmp_path), operator)

@@ -29,6 +29,7 @@ from sdc_guard_kernels.reductions import FLOATS
 from sdc_guard_kernels.strided import contiguous_strides, plan_reduction
 from sdc_guard_kernels.verdict import Verdict, new_records, read
 from tests.kernels.adapters import bound, checked
+from tests.shares import slow
 
 aten = torch.ops.aten
 FLOATING = ("sum", "mean", "linalg_vector_norm", "norm", "_foreach_norm", "dot", "amax", "amin")
@@ -85,9 +86,8 @@ def accept_and_refuse(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(("name", "dtype"), [
-    pytest.param(name, dtype, marks=() if dtype in (torch.bfloat16, torch.float32)
-                 or name == "sum" else pytest.mark.slow)
-    for name in FLOATING for dtype in FLOATS], ids=str)
+    (name, dtype) if dtype is FLOATS[i % len(FLOATS)] else slow((name, dtype))
+    for i, name in enumerate(FLOATING) for dtype in FLOATS], ids=str)
 def test_right_floats_pass_and_a_wrong_one_is_placed(name: str, dtype: torch.dtype) -> None:
     accept_and_refuse(name, dtype)
 

@@ -189,6 +189,7 @@ needs_compiler = pytest.mark.skipif(
 
 
 @needs_compiler
+@pytest.mark.slow
 def test_the_chain_reads_the_sm_and_fuses_every_step(tmp_path: Path) -> None:
     ptx = ptx_of(
         KERNEL, "_chain_kernel", tmp_path,

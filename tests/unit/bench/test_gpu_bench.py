@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from sdc_guard.bench.gpu import clock as clock_module
 from sdc_guard.bench.gpu import gpt, steps
 from sdc_guard.bench.gpu.asked_ops import is_asked_name
 from sdc_guard.bench.gpu.bandwidth import copy_name
@@ -35,6 +36,7 @@ from sdc_guard.bench.workload import Workload
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.errors import UsageError
 from sdc_guard.inject.override import KernelOverride
+from tests.simulated_clock import SimulatedClock, simulated
 from tests.unit.bench import gpu_jobs
 from tests.unit.bench.gpu_jobs import messages_of
 
@@ -146,7 +148,8 @@ def test_bytes_are_counted_once_where_a_dimension_is_expanded() -> None:
 class Sleeper(Watcher):
     steps_per_turn = 1
 
-    def __init__(self, sleep_s: float, lasts: int = 10**6) -> None:
+    def __init__(self, clock: SimulatedClock, sleep_s: float, lasts: int = 10**6) -> None:
+        self.clock = clock
         self.sleep_s = sleep_s
         self.lasts = lasts
 
@@ -154,7 +157,7 @@ class Sleeper(Watcher):
         self.lasts -= 1
         if not self.lasts:
             raise RuntimeError("worn out")
-        time.sleep(self.sleep_s)
+        self.clock.sleep(self.sleep_s)
 
 
 def test_steps_take_turns_and_one_that_fails_costs_no_other(
@@ -163,15 +166,17 @@ def test_steps_take_turns_and_one_that_fails_costs_no_other(
     def unmakeable(setting: Setting, training: Workload) -> Watcher:
         raise UsageError("not installed")
 
-    watched = {PLAIN: lambda s, t: Sleeper(0.02), "double": lambda s, t: Sleeper(0.04),
-               "worn": lambda s, t: Sleeper(0.0, lasts=3), "unmakeable": unmakeable}
+    clock = simulated(clock_module, monkeypatch)
+    watched = {PLAIN: lambda s, t: Sleeper(clock, 0.02),
+               "double": lambda s, t: Sleeper(clock, 0.04),
+               "worn": lambda s, t: Sleeper(clock, 0.0, lasts=3), "unmakeable": unmakeable}
     monkeypatch.setattr(steps, "WATCHERS", watched)
     told = messages_of(JOB["steps"])
     found, failed = figures(told), failures(told)
     double = found["step, double"]
     assert isinstance(double, StepCost)
-    assert double.ratio.value == pytest.approx(2.0, rel=0.25)
-    assert double.total_ratio.value == pytest.approx(2.0, rel=0.25)
+    assert double.ratio.value == pytest.approx(2.0)
+    assert double.total_ratio.value == pytest.approx(2.0)
     assert double.num_rounds == SIZES[TINY].step_rounds
     assert failed == {"step, unmakeable": "UsageError: not installed",
                       "step, worn": "RuntimeError: worn out"}
@@ -199,7 +204,9 @@ def test_steps_under_the_guard_say_what_was_checked() -> None:
 
 
 def test_without_the_plain_step_nothing_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    watched = {PLAIN: lambda s, t: Sleeper(0.0, lasts=2), "other": lambda s, t: Sleeper(0.0)}
+    clock = simulated(clock_module, monkeypatch)
+    watched = {PLAIN: lambda s, t: Sleeper(clock, 0.0, lasts=2),
+               "other": lambda s, t: Sleeper(clock, 0.0)}
     monkeypatch.setattr(steps, "WATCHERS", watched)
     told = messages_of(JOB["steps"])
     assert not figures(told)
@@ -271,10 +278,11 @@ def test_what_begins_late_is_not_measured() -> None:
         assert not figures(told)
 
 
-def test_a_cpu_s_clock_times_what_it_is_given() -> None:
-    device_ms, host_ms = Clock("cpu").times_ms([lambda: time.sleep(0.02), lambda: None])
+def test_a_cpu_s_clock_times_what_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = simulated(clock_module, monkeypatch)
+    device_ms, host_ms = Clock("cpu").times_ms([lambda: clock.sleep(0.02), lambda: None])
     assert device_ms == host_ms
-    assert device_ms[0] >= 20.0 > device_ms[1]
+    assert device_ms == pytest.approx([20.0, 0.0])
 
 
 @pytest.mark.gpu

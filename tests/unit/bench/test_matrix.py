@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
+from sdc_guard.bench import cost
 from sdc_guard.bench.benchfile import BenchFile, read, write
 from sdc_guard.bench.cells import FIRM, LOUD, MISSED, Cell, CleanCell, FaultTrial
 from sdc_guard.bench.cost import measure_cost
 from sdc_guard.bench.crew import Message, Refused, Tried, work
 from sdc_guard.bench.harm import HarmRun
 from sdc_guard.bench.matrix import Book, Wish
+from sdc_guard.bench.workload import Workload
 from sdc_guard.errors import UsageError
+from tests.simulated_clock import simulated
 from tests.unit.bench.small import Scripted, alarm, not_finite_workload, small_workload
 
 WATCH = "NaN and loss-spike watch"
@@ -117,20 +120,34 @@ def test_a_job_ends_at_its_limit() -> None:
     assert [type(message) for message in said] == [CleanCell]
 
 
-def test_the_cost_of_a_detector_is_what_it_adds() -> None:
+def test_the_cost_of_a_detector_is_what_it_adds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = simulated(cost, monkeypatch)
+
     class Slow(Scripted):
         def step(self, workload):  # type: ignore[no-untyped-def]
-            time.sleep(0.02)
+            clock.sleep(0.02)
             return super().step(workload)
 
+    def build() -> Workload:
+        workload = small_workload()
+        step = workload.step
+
+        def timed() -> Tensor:
+            clock.sleep(0.01)
+            return step()
+
+        workload.step = timed  # type: ignore[method-assign]
+        return workload
+
     slow, quick = (
-        measure_cost(kind(), small_workload, label="small", dtype="fp32", num_pairs=6, name="x")
+        measure_cost(kind(), build, label="small", dtype="fp32", num_pairs=6, name="x")
         for kind in (Slow, Scripted))
-    assert slow.total_ratio.low > 2
-    assert slow.plain_ms + 15 < slow.plain_ms * slow.ratio.value
-    assert quick.total_ratio.value < slow.total_ratio.value
+    assert [slow.plain_ms, quick.plain_ms] == pytest.approx([10.0, 10.0])
+    assert slow.ratio.value == pytest.approx(3.0)
+    assert slow.total_ratio.low == pytest.approx(3.0)
+    assert quick.total_ratio.value == pytest.approx(1.0)
     with pytest.raises(UsageError, match="num_pairs=0"):
-        measure_cost(Scripted(), small_workload, label="", dtype="", num_pairs=0, name="x")
+        measure_cost(Scripted(), build, label="", dtype="", num_pairs=0, name="x")
 
 
 def test_harm_is_measured_against_the_smallest_disturbance() -> None:

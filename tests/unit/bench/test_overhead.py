@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from sdc_guard.bench import overhead
 from sdc_guard.bench.overhead import measure_overhead, render_overhead
 from sdc_guard.bench.profile import PARTS, profile_step, render_profile
 from sdc_guard.bench.results import make_stamp, write_text
@@ -18,6 +18,7 @@ from sdc_guard.check.relations import Piece
 from sdc_guard.demo.training import TrainStep, build_step
 from sdc_guard.errors import UsageError
 from sdc_guard.guard import active_guard
+from tests.simulated_clock import SimulatedClock, simulated
 
 SLEEP_S = 0.05
 
@@ -29,20 +30,24 @@ def build() -> TrainStep:
 class Sleeper:
     """A step of SLEEP_S, and of twice that under a guard."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: SimulatedClock) -> None:
+        self.clock = clock
         self.model = torch.nn.Linear(2, 2)
         self.optimizer = torch.optim.SGD(self.model.parameters())
 
     def step(self) -> torch.Tensor:
-        time.sleep(SLEEP_S * (2 if active_guard() is not None else 1))
+        self.clock.sleep(SLEEP_S * (2 if active_guard() is not None else 1))
         return torch.zeros(())
 
 
-def test_a_known_overhead_is_measured() -> None:
-    result = measure_overhead(Sleeper, "sleep", budget=0, num_pairs=6, warmup_steps=1)
-    assert result.ratio.value == pytest.approx(2.0, rel=0.25)
-    assert result.total_ratio.value == pytest.approx(2.0, rel=0.25)
-    assert result.plain_ms == pytest.approx(SLEEP_S * 1e3, rel=0.5)
+def test_a_known_overhead_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = simulated(overhead, monkeypatch)
+    result = measure_overhead(
+        lambda: Sleeper(clock), "sleep", budget=0, num_pairs=6, warmup_steps=1)
+    assert result.ratio.value == pytest.approx(2.0)
+    assert result.total_ratio.value == pytest.approx(2.0)
+    assert result.plain_ms == pytest.approx(SLEEP_S * 1e3)
+    assert result.guarded_ms == pytest.approx(2 * SLEEP_S * 1e3)
     assert result.ratio.low <= result.ratio.value <= result.ratio.high
     assert "sleep" in render_overhead([result])
 

@@ -70,7 +70,9 @@ def test_the_table_names_every_detector_once() -> None:
         assert detector is not make()
 
 
-@pytest.mark.parametrize("name", list(DETECTORS))
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.slow] * (name == "debug-mode hashes"))
+    for name in DETECTORS])
 def test_every_detector_leaves_the_modes_of_others_in_their_order(name: str) -> None:
     """Also where the step raises; a fault that counts the user's calls strikes each once."""
     if name.startswith("sdcguard") and importlib.util.find_spec("sdcguard") is None:
