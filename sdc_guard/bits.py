@@ -119,8 +119,11 @@ def snapshot(tensor: Tensor) -> Tensor:
     """
     image = empty_image(tensor)
     num_bytes = span(tensor) * tensor.element_size()
+    start = tensor.data_ptr()
+    if not start:
+        return image.zero_()  # nothing to copy, or the zeros of a tensor without memory
     if tensor.device.type == "cpu":
-        _memmove(image.data_ptr(), tensor.data_ptr(), num_bytes)
+        _memmove(image.data_ptr(), start, num_bytes)
     elif num_bytes:
         flat = (span(tensor),)
         source = tensor.detach().as_strided(flat, (1,), tensor.storage_offset())
@@ -129,9 +132,10 @@ def snapshot(tensor: Tensor) -> Tensor:
 
 
 def address_range(tensor: Tensor) -> tuple[int, int]:
-    """First address of the tensor's span and the first one behind it."""
+    """First address of the tensor's span and the first one behind it; 0 and 0 for a tensor without
+    memory."""
     start = tensor.data_ptr()
-    return start, start + span(tensor) * tensor.element_size()
+    return (start, start + span(tensor) * tensor.element_size()) if start else (0, 0)
 
 
 def snapshot_together(tensors: list[Tensor]) -> list[Tensor]:
@@ -198,11 +202,12 @@ def raw(tensor: Tensor) -> NDArray[Any]:
     """NumPy view of a CPU tensor's bits as unsigned integers, with the tensor's own strides;
     elements of 16 bytes, which have no such integer, are opaque.
 
-    The caller keeps the tensor alive as long as the view.
+    The caller keeps the tensor alive as long as the view.  A tensor without memory, as autograd
+    makes them for gradients that are 0 throughout, gives zeros.
     """
     itemsize = tensor.element_size()
-    if tensor.numel() == 0:
-        return np.empty(tuple(tensor.shape), dtype=_UINT_BY_SIZE[itemsize])
+    if tensor.numel() == 0 or not tensor.data_ptr():
+        return np.zeros(tuple(tensor.shape), dtype=_UINT_BY_SIZE[itemsize])
     return np.asarray(_Memory(tensor, itemsize))
 
 
@@ -314,10 +319,10 @@ def bits_equal(a: Tensor, b: Tensor) -> bool:
             a, b = torch.view_as_real(a), torch.view_as_real(b)
             view = _INT_VIEW[a.element_size()]
         return torch.equal(a.view(view), b.view(view))
-    if a.is_contiguous() and b.is_contiguous():
-        return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
-    if a.stride() == b.stride() and is_dense(a):
-        return not _memcmp(a.data_ptr(), b.data_ptr(), a.numel() * a.element_size())
+    places = a.data_ptr(), b.data_ptr()
+    if all(places) and ((a.is_contiguous() and b.is_contiguous())
+                        or (a.stride() == b.stride() and is_dense(a))):
+        return not _memcmp(*places, a.numel() * a.element_size())
     return bool(np.array_equal(raw(a), raw(b)))
 
 

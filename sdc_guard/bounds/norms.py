@@ -103,6 +103,12 @@ def row_depth(num_rows: int) -> int:
     return num_rows + THREADS
 
 
+def is_any(deviation: Array, mean_error: Array, weight: Array) -> Array:
+    """Where an infinite weight meets a deviation that may be 0 or of either sign: the product may
+    be NaN or either infinity."""
+    return np.asarray(np.isinf(weight) & (np.abs(deviation) <= mean_error))
+
+
 def moments(x: Array, eps: float, u: float, eta: float, *, proof: bool) -> Moments:
     """Moments of the last axis with their error limits; ``proof`` chooses the generous form.
 

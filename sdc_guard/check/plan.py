@@ -186,6 +186,19 @@ def make_plan(
     )
 
 
+def reference_plan(spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...]) -> Plan:
+    """A plan without relations, for those who only ask the reference: compiling relations costs as
+    much as a small reference does."""
+    axes = spec.axes(call, held)
+    rerun = compile_symmetry(RERUN, call, held, axes)
+    assert rerun is not None
+    return Plan(
+        spec=spec, axes=axes, relations=[], rerun=rerun, flops=spec.flops(call, held),
+        elements=sum(t.numel() for t in held if t is not None),
+        replayable=spec.replayable and not call.form.seeded,
+        operand_elements=sum(t.numel() for _, t in call.tensors()))
+
+
 def new_plan(
     spec: OpSpec, call: BoundCall, held: tuple[Tensor, ...], memory_budget_bytes: int, *,
     flushes: bool, on_error: Callable[[str, BaseException], None],

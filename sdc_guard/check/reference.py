@@ -8,7 +8,7 @@ in one pass over its operands.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -31,9 +31,15 @@ REFERENCE_WORK = 4_000_000
 """Operations that a sampled reference may cost: about 5 to 20 ms of NumPy."""
 
 
-def full_reference(plan: Plan, call: BoundCall, held: tuple[Tensor, ...]) -> list[Suspicion]:
-    """Judge every element of every result."""
-    return list(_judge(plan, call, held, "reference", None))
+Seen = Callable[[Tensor, Reference], None]
+
+
+def full_reference(
+    plan: Plan, call: BoundCall, held: tuple[Tensor, ...], seen: Seen | None = None
+) -> list[Suspicion]:
+    """Judge every element of every result.  ``seen`` is told each result that has a reference, and
+    the reference."""
+    return list(_judge(plan, call, held, "reference", None, seen))
 
 
 def sampled_reference(
@@ -87,6 +93,7 @@ def _judge(
     held: tuple[Tensor, ...],
     witness: str,
     window: tuple[str, int, int] | None,
+    seen: Seen | None = None,
 ) -> Iterator[Suspicion]:
     reference, residual = plan.spec.reference, plan.spec.residual
     if reference is None and residual is None:
@@ -106,6 +113,8 @@ def _judge(
         for i, expectation in enumerate(expectations):
             if expectation is None or held[i] is None or not part_held[i].numel():
                 continue
+            if seen is not None:
+                seen(part_held[i], expectation)
             found = compare(part_held[i], expectation)
             if found is None:
                 continue
@@ -131,7 +140,8 @@ def compare(got: Tensor, expectation: Reference) -> tuple[NDArray[np.bool_], str
 
     Nothing is judged where an intermediate may overflow the format.  A NaN or an infinity is
     wrong where the definition is finite, and a finite value is wrong where the definition is
-    NaN and no intermediate overflows.
+    NaN, and no intermediate overflows; a NaN in an infinity's place only where the reference says
+    so, because a permitted order of evaluation may meet inf - inf.
     """
     values = bits.values(got)
     if expectation.parts is not None:
@@ -175,6 +185,9 @@ def _compare_values(
         if values.dtype.kind == "f":
             undefined = np.isnan(expected) & (np.asarray(expectation.magnitude) < fmt.max)
             wrong |= undefined & ~np.isnan(values)
+            if expectation.keeps_infinities:
+                endless = np.isinf(expected) & (np.asarray(expectation.magnitude) < fmt.max)
+                wrong |= endless & np.isnan(values)
         if wrong.any():
             return wrong, exceeds
     return None

@@ -42,6 +42,8 @@ class Reference:
     for exact results.  ``magnitude`` is the largest intermediate that a permitted evaluation order
     can reach; where it exceeds the format's range nothing is judged.
 
+    ``keeps_infinities`` tells that a NaN is wrong where ``expected`` is infinite.
+
     A complex result has a complex128 ``expected`` and limits on the modulus of its error; or
     ``parts``, references of its real and its imaginary part, which then decide.
     """
@@ -52,6 +54,7 @@ class Reference:
     formula: str
     magnitude: NDArray[Any] | float = 0.0
     parts: tuple[Reference, Reference] | None = None
+    keeps_infinities: bool = False
 
 
 Blame = Callable[[NDArray[np.bool_], tuple[int, ...]], NDArray[np.bool_]]

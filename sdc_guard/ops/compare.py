@@ -1,8 +1,8 @@
 """Comparisons, logic and selection: every result is exact.
 
 Operands of a comparison are first converted to their common dtype (a scalar beside an fp32 tensor
-is rounded to fp32), then compared exactly.  Selected elements are an operand's bits.  Place: equal
-bits wherever an element stands.
+is rounded to fp32; beside a uint8 tensor -1 becomes 255, so that 255 equals it), then compared
+exactly. Selected elements are an operand's bits. Place: equal bits wherever an element stands.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ from sdc_guard.ops._samples import FLOATS, INTEGERS, pointwise_samples
 from sdc_guard.ops._symmetry import OUTERMOST, RERUN, Symmetry
 
 aten = torch.ops.aten
+_WRAPPING = {torch.uint8: np.uint8, torch.int8: np.int8, torch.int16: np.int16,
+             torch.int32: np.int32}
+"""Integers that keep the low bits of wider ones."""
 
 
 def common(call: HostCall, *names: str) -> tuple[Array, ...]:
@@ -33,6 +36,8 @@ def common(call: HostCall, *names: str) -> tuple[Array, ...]:
     arrays = tuple(call.number(name) for name in names)
     if is_covered_float(dtype):
         return tuple(nearest(a, format_of(dtype)) for a in arrays)
+    if dtype in _WRAPPING:
+        return tuple(a.astype(_WRAPPING[dtype]) if a.dtype.kind in "iu" else a for a in arrays)
     return arrays
 
 

@@ -244,10 +244,10 @@ _factor(aten.deg2rad, math.pi / 180, "``x pi / 180``.")
 _factor(aten.rad2deg, 180 / math.pi, "``x 180 / pi``.")
 
 
-def _integer(target: Any, function: Callable[[Array, Array], Array], text: str) -> None:
+def _integer(target: Any, function: Callable[[Array, Array, Array], Array], text: str) -> None:
     def evaluate(call: HostCall) -> tuple[Array, Array, int]:
         a, b = call.number("self"), call.number("other")
-        value = function(a, b)
+        value = function(a, b, bits.values(call.held[0]))
         return value, np.abs(value), 0
 
     evaluate.__doc__ = text
@@ -256,21 +256,28 @@ def _integer(target: Any, function: Callable[[Array, Array], Array], text: str) 
               domains={"other": "exponent"})(evaluate)
 
 
-def _shift_left(a: Array, b: Array) -> Array:
+def _shift_left(a: Array, b: Array, held: Array) -> Array:
     width = 8 * a.dtype.itemsize
     inside = (b >= 0) & (b < width)
     return np.where(inside, np.left_shift(a, np.where(inside, b, 0)), 0)
 
 
-def _shift_right(a: Array, b: Array) -> Array:
+def _shift_right(a: Array, b: Array, held: Array) -> Array:
     last = 8 * a.dtype.itemsize - (0 if a.dtype.kind == "u" else 1)
     inside = (b >= 0) & (b < last)
     filled = np.right_shift(a, np.where(inside, b, last - (a.dtype.kind == "u")))
     return np.where(inside | (a.dtype.kind != "u"), filled, 0)
 
 
-_integer(aten.gcd, np.gcd, "Greatest common divisor.")
-_integer(aten.lcm, np.lcm, "Least common multiple.")
+def _lcm(a: Array, b: Array, held: Array) -> Array:
+    """Free where the multiple is beyond the dtype: what is left of it then, nobody says."""
+    size = np.abs(np.divide(a, np.gcd(a, b), where=(a != 0) & (b != 0), out=np.zeros(
+        np.broadcast_shapes(a.shape, b.shape)))) * np.abs(b.astype(np.float64))
+    return np.where(size < 2.0 ** (8 * held.dtype.itemsize - 1), np.lcm(a, b), held)
+
+
+_integer(aten.gcd, lambda a, b, held: np.gcd(a, b), "Greatest common divisor.")
+_integer(aten.lcm, _lcm, "Least common multiple.")
 _integer(aten.bitwise_left_shift, _shift_left, "``a 2^b``; 0 for a shift beyond the width.")
 _integer(aten.bitwise_right_shift, _shift_right, "``floor(a / 2^b)``.")
 

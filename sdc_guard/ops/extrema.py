@@ -95,4 +95,4 @@ def _extreme(call: HostCall, function: Any) -> tuple[Reference | None, ...]:
     x = call.array("self")
     keepdims = call.held[0].dim() == x.ndim and bool(x.ndim)
     value = np.asarray(function(x, axis=reduced(call.call), keepdims=keepdims))
-    return (Reference(value, 0.0, 0.0, "exact"),)
+    return (Reference(value, 0.0, 0.0, "exact", keeps_infinities=True),)

@@ -214,6 +214,8 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
     with np.errstate(all="ignore"):
         for proof in (True, False):
             m = norms.moments(x, eps, u, acc.eta, proof=proof)
+            if proof:
+                proof_mean_error = m.mean_error
             y = (x - m.mean) * m.rstd * weight + bias
             results.append([(y, norms.forward_error(x, m, weight, y, u)),
                             (m.mean, m.mean_error), (m.rstd, m.rstd_error)])
@@ -221,7 +223,8 @@ def layer_norm(call: HostCall) -> tuple[Reference | None, ...]:
         # what must fit the format of the results is their root.
         root = np.sqrt((x * x).sum(-1, keepdims=True))
         lost_mean, lost_square = norms.out_of_range(x, acc.max)
-        sizes = [np.where(np.logical_or(lost_mean, lost_square), np.inf, root),
+        first = np.where(np.logical_or(lost_mean, lost_square), np.inf, root)
+        sizes = [np.where(norms.is_any(x - m.mean, proof_mean_error, weight), np.inf, first),
                  np.where(lost_mean, np.inf, 0.0),
                  np.where(np.logical_or(lost_mean, lost_square), np.inf, 0.0)]
     return tuple(

@@ -109,6 +109,9 @@ def logsumexp(call: HostCall) -> tuple[Reference | None, ...]:
                 distance, terms, total, depth, softmax.with_reference(acc), phi, v,
                 out.eta + acc.tiny)
             limits.append(error + 2 * rounding(np.abs(expected) + error, out))
-        magnitude = np.where(np.isfinite(total), total, np.inf)
+        # Of a largest element +inf the sum is infinite by definition, and nothing overflows.
+        endless = x.max(-1, keepdims=True) == np.inf
+        magnitude = np.where(np.isfinite(total), total, np.where(endless, 0.0, np.inf))
     return (Reference(expected.reshape(shape), limits[0].reshape(shape), limits[1].reshape(shape),
-                      "-log(1 - r_S) + (phi + v)|log S| + 2 v |L|", magnitude.reshape(shape)),)
+                      "-log(1 - r_S) + (phi + v)|log S| + 2 v |L|", magnitude.reshape(shape),
+                      keeps_infinities=True),)
