@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from sdc_guard.observe.compiled import CompiledRegions
 from sdc_guard.observe.launches import LaunchCounts
 from sdc_guard.observe.mode import GuardMode
 from sdc_guard.pipeline import Pipeline
 from sdc_guard.records import Coverage, OpCoverage
+
+_log = logging.getLogger("sdc_guard")
+
+
+def tell_dead(witnesses: Iterable[str]) -> None:
+    """Say which witnesses missed what was planted before them."""
+    for witness in sorted(witnesses):
+        _log.warning("sdc_guard: the witness %r missed a planted flip on this machine and is not "
+                     "used", witness)
 
 
 class UnseenKernels:

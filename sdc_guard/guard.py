@@ -17,7 +17,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sdc_guard import active, limits, ranks
-from sdc_guard.accounting import UnseenKernels, coverage_of, not_seen, not_undoable
+from sdc_guard.accounting import UnseenKernels, coverage_of, not_seen, not_undoable, tell_dead
 from sdc_guard.check.selftest import dead_witnesses
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.evidence.environment import collect_environment
@@ -28,6 +28,7 @@ from sdc_guard.observe.provenance import Provenance
 from sdc_guard.observe.sampling import Scheduler, parse_budget
 from sdc_guard.observe.sites import conditions
 from sdc_guard.observe.stack import install, remove
+from sdc_guard.observe.tracing.tracer import tracer_of
 from sdc_guard.pipeline import Pipeline
 from sdc_guard.policy import OnFinding, Policy, parse_on_finding
 from sdc_guard.progress import Progress
@@ -63,6 +64,7 @@ class Guard:
         witnesses: use these alone, of ``replay``, ``reference``, ``checksum``, ``residual``,
             ``invariant`` and ``kernel``; None: all.  ``("kernel",)`` with ``budget="all"`` checks
             every call that a kernel takes, and no other.
+        trace: a file for ``sdc-guard hunt --trace``: each distinct call, without its values.
 
     A ``Guard`` inside a ``Guard`` on one thread joins the outer one.  A thread is watched while the
     guard is entered on it, and from the first ``optimizer.step()`` that it makes; ops of any other
@@ -86,6 +88,7 @@ class Guard:
         model: nn.Module | None = None,
         kernels: str = "auto",
         witnesses: tuple[str, ...] | None = None,
+        trace: object = None,
     ) -> None:
         self.budget = parse_budget(budget)
         self._policy = Policy(on_finding, act_on)
@@ -113,6 +116,7 @@ class Guard:
         self._gate = Gate(self._gate_calls(), model, limits.parse_optimizers(optimizer),
                           self.memory_budget_bytes)
         self._unseen = UnseenKernels(self._mode.begin_step_if_due)
+        self._tracer = tracer_of(trace)
         self._mode.owns_buffer = self._gate.owns_buffer
         self._mode.settle_step = self._gate.settle
         self._progress = Progress(self._events, self._mode, self._pipeline)
@@ -124,9 +128,7 @@ class Guard:
         self._inside_s = self._spent_before_s = self._step_s = 0.0
         self._step_started_s = perf_counter()
         self._outer: Guard | None = None
-        for witness in sorted(dead):
-            log.warning("sdc_guard: the witness %r missed a planted flip on this machine and is "
-                        "not used", witness)
+        tell_dead(dead)
 
     @property
     def findings(self) -> list[Finding]:
@@ -179,9 +181,8 @@ class Guard:
         self._depth += 1
         self._outer = None
         self._mode.active = True
-        if not self._scheduler.floor_is_measured:
-            self._scheduler.floor_s = self._mode.measure_floor_s()
-            self._scheduler.floor_is_measured = True
+        self._scheduler.measure_floor(self._mode.measure_floor_s)
+        self._tracer.open()
         if self._watching:
             install(self._mode)
         if self._depth > 1:
@@ -211,6 +212,7 @@ class Guard:
         self._events.close()
 
     def _rest(self) -> None:
+        self._tracer.close()
         self._gate.close()
         remove(self._mode)
         self._mode.active = False
@@ -318,11 +320,10 @@ class Guard:
             install(self._mode)
 
     def _rejected(self, where: str) -> None:
-        found = list(self._policy.corrupt)
         kind = "step_not_undone" if where == "applied" else "step_skipped"
         self._steps_skipped += kind == "step_skipped"
         self._events.write(kind, step=self._pipeline.step, where=where,
-                           findings=[f.message for f in found])
+                           findings=[f.message for f in self._policy.corrupt])
         if self.on_finding == "raise":
             self._policy.raise_corrupt()
 

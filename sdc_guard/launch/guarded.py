@@ -16,6 +16,7 @@ from sdc_guard import CorruptionDetected, Guard, active
 from sdc_guard.launch.exits import exit_with
 from sdc_guard.launch.failing import Failure, failure_of
 from sdc_guard.launch.launcher_error import write_launcher_error
+from sdc_guard.launch.tracing import tracer
 from sdc_guard.launch.waiting import RUN_FOLDER, given, tell_unguarded
 from sdc_guard.records import Verdict
 from sdc_guard.settings import Settings, resolve
@@ -84,7 +85,7 @@ def _made(settings: Settings, folder: Path) -> Guard | None:
 
     def make() -> None:
         try:
-            made.append(Guard(out=folder, **settings.for_guard()))
+            made.append(Guard(out=folder, trace=tracer(given, folder), **settings.for_guard()))
         except BaseException as error:
             failed.append(error)
 

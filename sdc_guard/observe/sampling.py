@@ -14,7 +14,7 @@ costs is measured: by how much watched steps take longer than the others, checks
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from statistics import median
 from time import perf_counter
 
@@ -70,7 +70,7 @@ class Scheduler:
         self.budget = budget
         self.generator = np.random.default_rng([seed, 0x5DC])
         self.floor_s = 1e-5
-        self.floor_is_measured = False
+        self._floor_is_measured = False
         self.num_dispatched = 0
         self.check_s = 0.0
         self.reference_s = 0.0
@@ -88,6 +88,12 @@ class Scheduler:
         self._retuned_s = self._started_s
         self._dispatched_at_retune = 0
         self._running = False
+
+    def measure_floor(self, measure_s: Callable[[], float]) -> None:
+        """Measure, once, what a call costs that is let through."""
+        if not self._floor_is_measured:
+            self.floor_s = measure_s()
+            self._floor_is_measured = True
 
     def start(self) -> None:
         if not self._running:

@@ -15,6 +15,7 @@ from torch.utils import _python_dispatch as dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sdc_guard.observe.mode import GuardMode
+from sdc_guard.observe.tracing.mode import TraceMode
 
 
 def is_installed(mode: TorchDispatchMode) -> bool:
@@ -42,8 +43,8 @@ def remove(mode: TorchDispatchMode) -> bool:
 
 
 def _is_spent(mode: Any) -> bool:
-    """True for a guard's mode that its guard could not take away, from another thread."""
-    return isinstance(mode, GuardMode) and not mode.active
+    """True for a mode of ours that could not be taken away, from another thread."""
+    return isinstance(mode, (GuardMode, TraceMode)) and not mode.active
 
 
 def _pop_all() -> list[TorchDispatchMode]:
