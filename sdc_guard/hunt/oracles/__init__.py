@@ -1,0 +1,1 @@
+"""What decides whether a call is right, one file for each way."""
