@@ -199,7 +199,8 @@ class Attacker:
         for place, line in enumerate(self.samples.lines):
             if line:
                 for turn in range(2):
-                    made = (Fill("every pattern", 0, turn), Fill("bit patterns", 0, turn))
+                    made = (Fill(kind="every pattern", seed=turn),
+                            Fill(kind="bit patterns", seed=turn))
                     self.run(Attack(place, made[::-1] if turn else made, (), 2**16, seed=turn))
 
     def searched(self, examples: int, seed: int) -> None:

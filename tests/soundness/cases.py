@@ -16,66 +16,24 @@ from torch import Tensor
 from sdc_guard import bits
 from sdc_guard.calls import BoundCall, Path, form_of
 from sdc_guard.formats import format_of, is_covered_complex, is_covered_float, part_dtype
+from sdc_guard.hunt import promises
 from sdc_guard.ops import OpSpec
 from tests.soundness.values import KEPT, Fill, filled
 
-FREE = frozenset((
-    "self", "other", "tensor1", "tensor2", "tensors1", "end", "mat", "mat1", "mat2", "vec", "vec1",
-    "vec2", "tensor", "batch1", "batch2", "bias", "weight", "input", "grad_output", "grad_out",
-    "grad", "query", "key", "value", "tensors", "src", "source", "values", "grads", "exp_avgs",
-    "exp_avg_sqs", "max_exp_avg_sqs", "state_sums", "momentum_buffer_list", "target", "x1", "x2",
-    "per_sample_weights", "A", "B", "data", "i1", "i2", "i3", "min", "max", "exponent", "a",
-    "attn_mask", "elements", "test_elements",
-))
-"""Operands that may hold any numbers."""
-
-POSITIVE = frozenset(("exp_avg_sqs", "max_exp_avg_sqs", "state_sums"))
-"""Sums of squares."""
-
-BOUND_TO_OTHERS: dict[str, frozenset[str]] = {
-    "aten.cholesky": frozenset({"self"}),
-    "aten.cholesky_inverse": frozenset({"self"}),
-    "aten.cholesky_solve": frozenset({"input2"}),
-    "aten.linalg_cholesky_ex": frozenset({"self"}),
-    "aten.linalg_householder_product": frozenset({"input"}),
-    "aten.ormqr": frozenset({"self"}),
-    "aten._linalg_eigh": frozenset({"A"}),
-    "aten.native_layer_norm_backward": frozenset({"input"}),
-    "aten.native_group_norm_backward": frozenset({"input"}),
-    "aten.native_batch_norm_backward": frozenset({"input"}),
-    "aten.batch_norm_backward": frozenset({"input"}),
-    "aten._scaled_dot_product_flash_attention_for_cpu_backward":
-        frozenset({"query", "key", "value"}),
-    "aten.binary_cross_entropy": frozenset({"self", "target"}),
-    "aten.binary_cross_entropy_backward": frozenset({"self", "target"}),
-    "aten._cdist_backward": frozenset({"x1", "x2"}),
-    "aten._pdist_backward": frozenset({"self"}),
-    "aten._segment_reduce_backward": frozenset({"data"}),
-    "aten.mkldnn_rnn_layer_backward": frozenset({"input"}),
-    "aten._amp_update_scale": frozenset({"self"}),
-    "aten._prelu_kernel_backward": frozenset(),
-}
-"""Operands from which another operand of the same call was computed, or that are probabilities, or
-symmetric, or positive definite."""
-
 LAYOUTS = ("sampled", "contiguous", "transposed", "gapped", "offset", "expanded")
 
-IN_ROWS = ("sampled", "contiguous", "offset")
-"""Layouts whose last dimension lies side by side in memory."""
+_PROMISED = {"contiguous": ("sampled", "contiguous"), "offset": ("offset",)}
 ONLY: dict[str, tuple[str, ...]] = {
-    **{f"aten._fused_{name}": IN_ROWS for name in ("adagrad", "adam", "adamw", "sgd")},
-    "aten._scaled_dot_product_flash_attention_for_cpu": IN_ROWS,
-    "aten._scaled_dot_product_flash_attention_for_cpu_backward": IN_ROWS,
-    "aten.mkldnn_rnn_layer": ("sampled",),
-    "aten.mkldnn_rnn_layer_backward": ("sampled",),
-    "aten.native_group_norm_backward": ("sampled",),
+    **{packet: tuple(name for layout in sorted(layouts) for name in (
+        _PROMISED[layout] if len(layouts) > 1 else ("sampled",)))
+       for packet, layouts in promises.LAYOUTS.items()},
     "aten.median": LAYOUTS[:-1],
     "aten.nanmedian": LAYOUTS[:-1],
 }
 """Layouts in which the kernel is right.  Others it reads as if they were these, without an error:
-internal ops whose callers see to it (fused optimizers, attention, recurrent layers, the gradient of
-group norm), and two bugs of torch 2.13: ``median`` of an expanded vector reads past its element,
-and ``gelu`` with ``out=`` writes past the rows of a result with gaps."""
+internal ops whose callers see to it (``hunt.promises.LAYOUTS``), and two bugs of torch 2.13:
+``median`` of an expanded vector reads past its element, and ``gelu`` with ``out=`` writes past the
+rows of a result with gaps."""
 DENSE_OUT = frozenset({"aten.gelu"})
 NORMAL = frozenset({"aten.log1p"})
 """Complex operands have no subnormal parts: torch 2.13 gives NaN for 1e-12 + 1e-40i."""
@@ -127,7 +85,6 @@ class Samples:
         place = attack.sample % len(self.calls)
         call, line = self.calls[place], self.lines[place]
         size = attack.size if line else 0
-        bound = BOUND_TO_OTHERS.get(self.spec.packet, frozenset())
         names, overwrites = call.form.argument_names, call.form.overwrites
         turn = 0
 
@@ -144,7 +101,7 @@ class Samples:
             fill = attack.fills[turn % len(attack.fills)] if attack.fills else None
             layout = attack.layouts[turn % len(attack.layouts)] if attack.layouts else "sampled"
             turn += 1
-            if name not in FREE or name in bound or fill is None:
+            if not promises.is_free(self.spec.packet, name) or fill is None:
                 return t
             if any(s == 0 < n - 1 for n, s in zip(t.shape, t.stride(), strict=True)):
                 return t  # broadcast: its elements share memory
@@ -152,7 +109,7 @@ class Samples:
                 layout = "sampled"
             if layout == "expanded" and written:
                 layout = "sampled"
-            return _image(t, fill, layout, name in POSITIVE, self.spec.packet in NORMAL)
+            return _image(t, fill, layout, name in promises.POSITIVE, self.spec.packet in NORMAL)
 
         return call.mapped(changed)
 
@@ -165,7 +122,8 @@ def _values(t: Tensor, fill: Fill, positive: bool, normal: bool) -> Tensor:
         return (x.abs() if positive else x).to(part_dtype(t.dtype))
 
     if t.is_complex():
-        parts = (part(fill), part(Fill(fill.kind, fill.exponent, fill.seed + 1)))
+        parts = (part(fill), part(Fill(
+            kind=fill.kind, exponent=fill.exponent, seed=fill.seed + 1)))
         if normal:
             parts = (torch.where(x.abs() < fmt.tiny, 0.0, x) for x in parts)
         return torch.complex(*parts)

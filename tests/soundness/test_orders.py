@@ -70,7 +70,7 @@ def test_the_matrix_of_a_convolution_gives_the_convolution() -> None:
 @pytest.mark.parametrize("fmt", [FLOAT64, FLOAT32, BFLOAT16, FLOAT16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_values_of_every_kind_reach_their_format(fmt: object, kind: str) -> None:
-    fill = Fill(kind, 0, 1, ((3, "max"), (4, "tiny")))
+    fill = Fill(kind=kind, seed=1, edits=((3, "max"), (4, "tiny")))
     x = filled(fill, 70, fmt)  # type: ignore[arg-type]
     assert x.shape == (70,)
     assert x[3] == EDITS["max"](fmt)  # type: ignore[arg-type]
@@ -81,5 +81,5 @@ def test_values_of_every_kind_reach_their_format(fmt: object, kind: str) -> None
 
 
 def test_every_pattern_of_a_half_format_occurs() -> None:
-    x = filled(Fill("every pattern", 0, 0), 2**16, FLOAT16)
+    x = filled(Fill(kind="every pattern"), 2**16, FLOAT16)
     assert len(np.unique(x)) == 2 * (2**15 - 2**10) - 1  # all finite numbers, one zero

@@ -1,197 +1,37 @@
 """Adversarial values: what an operand of an attack is filled with.
 
-A :class:`Fill` is a recipe that can be drawn at random or by Hypothesis; :func:`filled` makes the
-values of it, in float64, for a format.  The recipes aim at what rounding analysis fears:
-cancellation, stagnation, ties, terms over the whole range, numbers next to powers of two, near
-overflow and underflow, one outlier, and any bit pattern.
+The recipes are those of the hunt (``sdc_guard.hunt.fills``), which aim at what rounding analysis
+fears; here they are drawn at random, or by Hypothesis.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from sdc_guard.formats import FLOAT16, Format
+from sdc_guard.hunt.fills import EDITS, filled
+from sdc_guard.hunt.fills import KINDS as KINDS_OF_HUNTS
+from sdc_guard.hunt.trial import Fill
 
-F64 = NDArray[np.float64]
+__all__ = ["EDITS", "KEPT", "KINDS", "Fill", "drawn_fill", "filled", "fills"]
+
 Rng = np.random.Generator
 KEPT = "as sampled"
-
-
-@dataclass(frozen=True, slots=True)
-class Fill:
-    """``kind`` of values, times ``2**exponent``, with single elements replaced: ``edits`` holds
-    pairs of a place (taken modulo the size) and a number of :data:`EDITS`."""
-
-    kind: str
-    exponent: int
-    seed: int
-    edits: tuple[tuple[int, str], ...] = ()
-
-
-def _signs(rng: Rng, n: int) -> F64:
-    return rng.integers(0, 2, n) * 2.0 - 1.0
-
-
-def _cancelling(rng: Rng, n: int, fmt: Format) -> F64:
-    x = 1.7 + 2.0**-6 * rng.random(n)
-    x[::2] *= -1
-    return x
-
-
-def _opposite(rng: Rng, n: int, fmt: Format) -> F64:
-    """Numbers and their negatives, anywhere: the exact sum is 0, or one number."""
-    x = rng.standard_normal(n)
-    x[n // 2 : 2 * (n // 2)] = -x[: n // 2]
-    return rng.permutation(x)
-
-
-def _stagnating(rng: Rng, n: int, fmt: Format) -> F64:
-    """1, then terms just below half its ulp: added one by one they are all lost."""
-    x = np.full(n, fmt.u * (1 - 4 * fmt.u))
-    x[:1] = 1.0
-    return x
-
-
-def _ties(rng: Rng, n: int, fmt: Format) -> F64:
-    """Multiples of half an ulp of 1, so that sums with 1 lie halfway between two numbers."""
-    x = fmt.u * rng.integers(-3, 4, n)
-    x[:: max(1, n // 4)] = 1.0
-    return x
-
-
-def _growing(rng: Rng, n: int, fmt: Format) -> F64:
-    """Terms a little above a power of two, whose sums round the same way again and again."""
-    return 1 + fmt.u * 2 * rng.integers(1, 4, n)
-
-
-def _outlier(rng: Rng, n: int, fmt: Format) -> F64:
-    x = 0.1 * rng.standard_normal(n)
-    if n:
-        x[rng.integers(n)] = min(2.0 / fmt.u, fmt.max**0.5)
-    return x
-
-
-def _wide(rng: Rng, n: int, fmt: Format) -> F64:
-    return _signs(rng, n) * np.exp2(24 * rng.random(n) - 12)
-
-
-def _whole_range(rng: Rng, n: int, fmt: Format) -> F64:
-    low = fmt.emin - fmt.precision + 1
-    return _signs(rng, n) * np.exp2(np.maximum(low + (fmt.emax - low) * rng.random(n), -1074))
-
-
-def _near_powers(rng: Rng, n: int, fmt: Format) -> F64:
-    near = 1 + fmt.u * rng.choice([-1.0, 0.0, 2.0], n)
-    return _signs(rng, n) * near * np.exp2(rng.integers(-3, 4, n))
-
-
-def _bits(rng: Rng, n: int, fmt: Format) -> F64:
-    """Any finite number of the format, every bit pattern as likely as any other."""
-    exponent = rng.integers(fmt.emin - 1, fmt.emax + 1, n)
-    significand = rng.integers(0, 2 ** (fmt.precision - 1), n) * 2.0 ** (1 - fmt.precision)
-    normal = np.ldexp(1 + significand, exponent)
-    return _signs(rng, n) * np.where(exponent < fmt.emin, significand * fmt.tiny, normal)
-
-
-def _subnormal(rng: Rng, n: int, fmt: Format) -> F64:
-    return fmt.eta * rng.integers(-(2 ** (fmt.precision - 1)), 2 ** (fmt.precision - 1), n)
-
-
-def _every_pattern(rng: Rng, n: int, fmt: Format) -> F64:
-    """All finite numbers of a half format in order, 0 for the patterns of infinities and NaN; any
-    numbers of a wider format."""
-    if fmt.precision > FLOAT16.precision:
-        return _bits(rng, n, fmt)
-    pattern = np.arange(n) + rng.integers(2**16)
-    size, exponents = 1 << (fmt.precision - 1), fmt.emax - fmt.emin + 3
-    low = pattern % size / size
-    exponent = pattern // size % exponents
-    normal = np.ldexp(1 + low, np.minimum(exponent, exponents - 2) + fmt.emin - 1)
-    found = np.where(exponent, normal, low * fmt.tiny)
-    found = np.where(exponent == exponents - 1, 0.0, found)
-    return np.where(pattern // (size * exponents) % 2, -1.0, 1.0) * found
-
-
-def _special(rng: Rng, n: int, fmt: Format) -> F64:
-    x = rng.standard_normal(n)
-    rare = rng.random(n) < 0.02
-    return np.where(rare, rng.choice([np.inf, -np.inf, np.nan, 0.0, -0.0, fmt.max], n), x)
-
-
-Make = Callable[[Rng, int, Format], F64]
-
-KINDS: dict[str, Make] = {
-    "normal": lambda rng, n, fmt: 2 * rng.standard_normal(n),
-    "uniform": lambda rng, n, fmt: rng.random(n),
-    "constant": lambda rng, n, fmt: np.full(n, 0.1),
-    "all negative": lambda rng, n, fmt: -rng.random(n) - 0.5,
-    "alternating": lambda rng, n, fmt: np.where(np.arange(n) % 2, -1.0, 1.0) * 0.3,
-    "cancelling": _cancelling,
-    "opposite": _opposite,
-    "sorted": lambda rng, n, fmt: np.sort(rng.standard_normal(n)),
-    "outlier": _outlier,
-    "24 binades": _wide,
-    "whole range": _whole_range,
-    "stagnating": _stagnating,
-    "ties": _ties,
-    "growing": _growing,
-    "near powers of 2": _near_powers,
-    "integers": lambda rng, n, fmt: rng.integers(-9, 10, n).astype(np.float64),
-    "large integers": lambda rng, n, fmt: (
-        2.0 ** min(fmt.precision, fmt.emax - 2) + rng.integers(-8, 9, n)),
-    "far from 0": lambda rng, n, fmt: 100 + 2.0 ** (4 - fmt.precision) * rng.integers(0, 99, n),
-    "near max": lambda rng, n, fmt: _signs(rng, n) * fmt.max * (0.25 + 0.75 * rng.random(n)),
-    "near tiny": lambda rng, n, fmt: 4 * fmt.tiny * rng.standard_normal(n),
-    "subnormal": _subnormal,
-    "bit patterns": _bits,
-    "every pattern": _every_pattern,
-    "special": _special,
-    "sparse": lambda rng, n, fmt: rng.standard_normal(n) * (rng.random(n) < 0.2),
-}
-
-EDITS: dict[str, Callable[[Format], float]] = {
-    "0": lambda fmt: 0.0,
-    "1": lambda fmt: 1.0,
-    "-1": lambda fmt: -1.0,
-    "1 + 2u": lambda fmt: 1 + 2 * fmt.u,
-    "1 - u": lambda fmt: 1 - fmt.u,
-    "u": lambda fmt: fmt.u,
-    "-1/u": lambda fmt: -min(1 / fmt.u, fmt.max),
-    "max": lambda fmt: fmt.max,
-    "tiny": lambda fmt: fmt.tiny,
-    "eta": lambda fmt: fmt.eta,
-    "pi": lambda fmt: math.pi,
-}
-
-
-def filled(fill: Fill, size: int, fmt: Format) -> F64:
-    """``size`` values of a recipe, not yet rounded to the format, nor kept inside its range."""
-    rng = np.random.default_rng(fill.seed)
-    with np.errstate(all="ignore"):
-        x = np.ldexp(KINDS[fill.kind](rng, size, fmt), fill.exponent)
-    for place, name in fill.edits:
-        if size:
-            x[place % size] = EDITS[name](fmt)
-    return np.asarray(x)
+KINDS = {k: make for k, make in KINDS_OF_HUNTS.items() if k not in ("infinite", "integer edges")}
+"""Those that ``reports/bench/soundness.md`` was made with: bounds speak of floating numbers."""
 
 
 def drawn_fill(rng: Rng) -> Fill:
     """Any recipe; one in four is scaled far, to where squares leave the range."""
     kind = str(rng.choice(list(KINDS)))
     exponent = int(rng.integers(-70, 71) if rng.random() < 0.25 else rng.integers(-3, 4))
-    return Fill(kind, exponent, int(rng.integers(2**32)))
+    return Fill(kind=kind, exponent=exponent, seed=int(rng.integers(2**32)))
 
 
 def fills() -> st.SearchStrategy[Fill]:
     """The same for Hypothesis, with edits; it starts from plain kinds."""
     return st.builds(
-        Fill, st.sampled_from(list(KINDS)), st.integers(-3, 3) | st.integers(-140, 140),
-        st.integers(0, 2**32 - 1),
-        st.lists(st.tuples(st.integers(0, 2**16), st.sampled_from(list(EDITS))),
+        Fill, kind=st.sampled_from(list(KINDS)),
+        exponent=st.integers(-3, 3) | st.integers(-140, 140), seed=st.integers(0, 2**32 - 1),
+        edits=st.lists(st.tuples(st.integers(0, 2**16), st.sampled_from(list(EDITS))),
                  max_size=3).map(tuple))
