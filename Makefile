@@ -7,7 +7,8 @@
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
 #   NO_INSTALL=1           test-gpu, bench-gpu: install nothing, run this checkout with $(PYTHON)
 #   LIMIT_S=420, OUT=path  bench-gpu: seconds that it may take, folder for its results
-#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS, THIRD_PARTY_ARGS  more arguments for test-catalogue and so on
+#   HUNT_ARGS              more arguments for `sdc-guard hunt`
+#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS, THIRD_PARTY_ARGS, HUNT_POWER_ARGS  more arguments for test-catalogue and so on
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +18,9 @@ DEMO_ARGS ?=
 CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
 SOUNDNESS_ARGS ?=
+HUNT_POWER_ARGS ?=
 BENCH_ARGS ?=
+HUNT_ARGS ?=
 THIRD_PARTY_ARGS ?=
 # A venv of its own: what that program needs is no business of ours.
 THIRD_PARTY := build/third-party
@@ -39,7 +42,7 @@ JUNIT_SDIST := pytest-8.2.0
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-integrations test-third-party test-gpu test-browser lint types bench bench-gpu report clean
+.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-hunt-power test-integrations test-third-party test-gpu test-browser lint types bench bench-gpu report hunt clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -60,7 +63,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 demo: install ## train a small GPT three times and catch a broken torch.sum, about two minutes
 	$(BIN)/sdc-guard demo $(DEMO_ARGS)
 
-test: install $(JUNIT_XSD) ## the fast tests, at most ten minutes on two cores
+test: install $(JUNIT_XSD) ## the fast tests, at most eight minutes on two cores
 	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 $(JUNIT_XSD): | $(INSTALLED)
@@ -71,7 +74,7 @@ $(JUNIT_XSD): | $(INSTALLED)
 	  $(JUNIT_SDIST)/testing/example_scripts/junit-10.xsd > $@
 	@rm -r $(@D)/download
 
-test-slow: install ## the long tests: detection rates, 500 clean steps
+test-slow: install ## the long tests and the rest of long lists of cases
 	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-catalogue: install ## torch's operator catalogue under the guard: about 15 minutes
@@ -81,6 +84,17 @@ test-catalogue: install ## torch's operator catalogue under the guard: about 15 
 
 test-soundness: install ## correct evaluations try to break every bound: about 30 minutes
 	$(BIN)/python -m tests.soundness.run $(SOUNDNESS_ARGS)
+
+# Rivals' packages are no dependency of ours, so they lie in a folder of their own.
+HUNT_POWER := build/hunt-power
+
+test-hunt-power: $(HUNT_POWER)/ulpwise/.installed ## planted kernel bugs: the hunt and its rivals, reports/hunt/power.md: two hours, goes on where it was ended
+	$(BIN)/python -m tests.hunt_power.run --throughput --ulpwise $(<D) --work $(HUNT_POWER) $(HUNT_POWER_ARGS)
+
+$(HUNT_POWER)/ulpwise/.installed: | $(INSTALLED)
+	@$(BIN)/python -m pip install --quiet --quiet --progress-bar off --disable-pip-version-check \
+	  $(PIP_ARGS) --no-deps --target $(@D) ulpwise==0.3.4
+	@touch $@
 
 test-models: $(VENV)/.models ## 20 real architectures, tiny, with and without the guard: minutes
 	$(BIN)/python -m tests.models.run $(MODELS_ARGS)
@@ -122,6 +136,13 @@ report: install ## our own trainings under guard, reported in build/report again
 	  --sdc-baseline $(BASELINE) --sdc-fail-on new --sdc-report json $(PYTEST_ARGS)
 	$(BIN)/sdc-guard report $(REPORT) --baseline $(BASELINE) --fail-on new --coverage-floor 95 \
 	  --html --json --junit --sarif --markdown --prom $(if $(GITHUB_ACTIONS),--github)
+
+HUNT := build/hunt
+KNOWN_HUNT := reports/hunt/known.txt
+
+hunt: install ## search all operators for wrong numbers, five minutes, against the committed baseline; report in build/hunt
+	$(BIN)/sdc-guard hunt --minutes 5 --seed 0 --out $(HUNT) --baseline $(KNOWN_HUNT) \
+	  --fail-on new --policy inconclusive=fail $(HUNT_ARGS)
 
 test-browser: $(VENV)/.browser ## the report's page in Chromium: filters, keys, copies, accessibility; fails without one
 	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || test -n "$$CHROMIUM" || { \

@@ -74,6 +74,14 @@ def pytest_terminal_summary(
     terminalreporter.line(f"deselected by marker or name: {config.stash.get(DESELECTED, 0)}")
 
 
+@pytest.fixture
+def built_in_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Templates come from the op table and the built-in catalogue: to read torch's own takes half a
+    minute, which the slow tests spend."""
+    monkeypatch.setattr("sdc_guard.hunt.loading.read_catalogue",
+                        lambda folder: (None, "not read here"))
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_watching() -> Iterator[None]:
     """A guard that a test leaves open would join those of the tests after it."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from sdc_guard.records import Finding
+
 # What XML 1.0 calls a Char, negated: no escape lets any of these stand in a document.
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CUT = " ... (cut)"
@@ -52,3 +54,14 @@ def _shown(character: str) -> str:
     if code < 0x100:
         return f"\\x{code:02x}"
     return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+SCRIPT_NOTE = "a script that needs torch alone: "
+"""What stands before the path of a hunt's script in a finding's evidence."""
+
+
+def called_as(finding: Finding) -> str:
+    """The function that a hunt called by itself, "" for a call of somebody's program: that has a
+    file and a line, or nothing, where the hunt has the function's name."""
+    source = finding.source
+    return source if not finding.module and "." in source and not set(source) & set(":/\\") else ""

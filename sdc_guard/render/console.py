@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from sdc_guard.document.text import module_name
+from sdc_guard.document.text import called_as, module_name
 from sdc_guard.records import Attribution, Coverage, Finding, OpCoverage, Pattern, Verdict, Worst
 
 MAX_FINDINGS = 10
@@ -16,9 +16,13 @@ INDENT = "  "
 
 def render_finding(finding: Finding) -> str:
     """One finding as a block of lines: what, where, how far off, who made it, how to repeat it."""
-    lines = [f"{headline(finding)}: {extent(finding.pattern)}"]
+    lines = [headline(finding)]
+    if finding.pattern is not None or not called_as(finding):
+        lines[0] += f": {extent(finding.pattern)}"
     if finding.worst is not None:
         lines.append(INDENT + worst_line(finding.worst))
+    elif called_as(finding):
+        lines.append(INDENT + finding.message)
     lines.append(f"{INDENT}witness: {finding.witness}"
                  + (f" ({finding.relation})" if finding.relation else ""))
     lines.append(f"{INDENT}cause:   {cause_line(finding.attribution)}")
@@ -35,7 +39,12 @@ def render_finding(finding: Finding) -> str:
 
 
 def headline(finding: Finding) -> str:
-    """``CORRUPTION in aten.sum.dim_IntList at step 41, blocks.2.mlp.down (model.py:57)``."""
+    """``CORRUPTION in aten.sum.dim_IntList at step 41, blocks.2.mlp.down (model.py:57)``; of a hunt
+    ``CORRUPTION in aten.sum.dim_IntList, forward of torch.sum``."""
+    function = called_as(finding)
+    if function:
+        return (f"{finding.verdict.value.upper()} in {finding.op}, {finding.call.phase}"
+                + (f" of {function}" if function != finding.op else ""))
     place = f"{module_name(finding.module)} ({short_source(finding.source)})"
     rank = f", rank {finding.rank}" if finding.rank else ""
     return (f"{finding.verdict.value.upper()} in {finding.op} at step {finding.step}, "
@@ -66,12 +75,17 @@ def worst_line(worst: Worst) -> str:
     index = ", ".join(map(str, worst.index))
     other = f"{worst.expected.dtype} " if worst.expected.dtype != worst.got.dtype else ""
     text = (f"worst [{index}]: got {worst.got.repr} ({worst.got.bits}), expected "
-            f"{worst.expected.repr} ({other}{worst.expected.bits}), {ulps(worst.error_ulps)} off")
+            f"{worst.expected.repr} ({other}{worst.expected.bits}), {distance(worst)} off")
     if worst.bound is not None:
         text += f"; {worst.bound.kind} bound {worst.bound.limit:.3g}"
         if worst.bound.formula:
             text += f" = {worst.bound.formula}"
     return text
+
+
+def distance(worst: Worst) -> str:
+    """In ulps; where they are not counted, as for integers, the error itself."""
+    return worst.error.repr if worst.error_ulps < 0 else ulps(worst.error_ulps)
 
 
 def ulps(count: float) -> str:

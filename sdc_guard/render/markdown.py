@@ -139,8 +139,9 @@ def _reasons(report: Report) -> Iterable[str]:
 def _row(report: Report, divergence: Divergence) -> str:
     entry = divergence.lead
     place = place_of(entry, report)
+    where = f"{place.file}:{place.line}" if entry.tool != "hunt" else entry.finding.source
     sign = {"fail": "**fails**", "inconclusive": "open", "report": "shown"}[divergence.action]
-    return (f"| {sign} | {code(title(divergence))} | {code(f'{place.file}:{place.line}')} | "
+    return (f"| {sign} | {code(title(divergence))} | {code(where)} | "
             f"{code(f'{entry.code} {entry.id}')} | {state_words(divergence)} |\n")
 
 

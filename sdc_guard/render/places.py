@@ -30,6 +30,8 @@ def place_of(entry: Entry, report: Report) -> Place:
     if location is not None and location.is_users and is_inside(location.file):
         return Place(location.file, max(location.line, 1))
     source = entry.finding.source or "an unknown line"
+    if entry.tool == "hunt":
+        return Place(FALLBACK, 1, f"a hunt called {source} by itself")
     test = entry.test.partition("::")[0]
     if "::" in entry.test and is_inside(test):
         return Place(test, 1, f"the call was made at {source}, in this file's test")

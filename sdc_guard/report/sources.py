@@ -1,4 +1,5 @@
-"""What lies in a folder that is reported on: its event logs, else its bundles, else documents."""
+"""What lies in a folder that is reported on: its event logs, else what a hunt has written, else its
+bundles, else documents."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from pathlib import Path
 from sdc_guard.errors import UsageError
 
 LOGS = "events.rank*.jsonl"
+HUNT = "hunt.json"
+"""A hunt's document: its bundles lie beside it, and know less than it does."""
 
 
 def files_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
@@ -22,8 +25,9 @@ def files_in(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
     """
     problems: list[str] = []
     files = list(_files(folder, problems))
-    for pattern in (LOGS, "*.sdcz"):
-        found = [path for path in files if fnmatch(path.name, pattern)]
+    for pattern in (LOGS, HUNT, "*.sdcz"):
+        found = [path for path in files if fnmatch(path.name, pattern)
+                 and (pattern != HUNT or path.parent == folder)]
         if found:
             return tuple(sorted(found)), tuple(problems)
     documents = [path for path in files if path.parent == folder and path.suffix == ".json"]

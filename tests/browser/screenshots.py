@@ -67,7 +67,8 @@ def capture(page: Page, path: Path, clip: dict[str, float] | None = None) -> Non
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
 
-def shoot(browser: Browser, name: str, report: Report, out: Path, *, is_long: bool) -> None:
+def shoot(browser: Browser, name: str, report: Report, out: Path, *, is_long: bool,
+          is_whole: bool = True) -> None:
     """The first screen in both schemes; of a long page the other views, and all of it at half
     size."""
     with tempfile.TemporaryDirectory() as folder:
@@ -84,7 +85,7 @@ def shoot(browser: Browser, name: str, report: Report, out: Path, *, is_long: bo
             if is_long:
                 page.locator("#patterns").evaluate("section => section.scrollIntoView()")
                 capture(page, out / f"{name}-bits-{scheme}.webp")
-            if scheme == "light":
+            if scheme == "light" and is_whole:
                 height = page.evaluate("document.documentElement.scrollHeight")
                 page.evaluate("scrollTo(0, 0)")
                 capture(page, out / f"{name}-whole-{scheme}.webp",
@@ -94,18 +95,25 @@ def shoot(browser: Browser, name: str, report: Report, out: Path, *, is_long: bo
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--run", type=Path, required=True, help="a run with findings")
+    parser.add_argument("--run", type=Path, help="a run with findings")
+    parser.add_argument("--hunt", type=Path, help="what a hunt wrote, hunt.json: alone, or too")
     parser.add_argument("--clean", type=Path, help="a run without; made where it is not given")
     parser.add_argument("--out", type=Path, default=Path("reports/report"))
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
         clean = options.clean
-        if clean is None:
+        if clean is None and options.run is not None:
             clean = Path(folder) / "clean"
             clean_run(clean)
         browser = launch(playwright, find_chromium())
+        if options.hunt is not None:
+            report = gather([options.hunt], title="sdc_guard: a hunt")
+            shoot(browser, "hunt", without_this_machine(report), options.out, is_long=False,
+                  is_whole=False)
         for name, run in (("demo", options.run), ("clean", clean)):
+            if run is None:
+                continue
             report = gather([run], title=f"sdc_guard: {name} run")
             shoot(browser, name, without_this_machine(report), options.out, is_long=name == "demo")
         browser.close()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sdc_guard.document.exits import MEANINGS as EXIT_MEANINGS
 from sdc_guard.document.schema import Judgement, Report
 from sdc_guard.document.verdicts import CLEAN, MEANINGS, SEVERITY
-from sdc_guard.render.page.groups import Group, first_entry, found_at
+from sdc_guard.render.page.groups import HUNT, Group, first_entry, found_at
 from sdc_guard.render.page.text import counted, duration, listed, percent, short_op
 
 NOT_TESTED = "not tested"
@@ -112,18 +112,34 @@ def _rank(verdict: str) -> int:
 def _facts(report: Report, found: Sequence[Group]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     group = found[0]
     finding, worst = group.finding, group.worst
-    what = [f"{finding.op}, {finding.call.phase}", group.extent]
+    what = [f"{finding.op}, {finding.call.phase}", *([group.extent] if group.extent else [])]
     if worst is not None:
         what.append(f"got {worst.worst.got.repr}, expected {worst.worst.expected.repr}: "
                     f"{worst.distance} off")
     where = [group.module, group.place or "no source line",
              f"{listed(group.units, 2) or finding.device}{_ranks(report, group)}"]
-    if finding.module in ("", "?"):
+    if group.is_hunted:
+        where[:2] = [f"called as {group.place}"]
+    elif finding.module in ("", "?"):
         where[:2] = where[1::-1]  # the line says more than that no module is known
     if len(found) > 1:
         what.append(f"and {counted(len(found) - 1, 'more kind')} of finding below")
-    return (("What", tuple(what)), ("Where", tuple(where)), ("Since", _since(report)),
+    when = ("Found by", _found_by(report, group)) if group.is_hunted else ("Since", _since(report))
+    return (("What", tuple(what)), ("Where", tuple(where)), when,
             ("Who made it", _cause(group)))
+
+
+def _found_by(report: Report, group: Group) -> tuple[str, ...]:
+    """The oracle, how often the call diverged again, and the hunt."""
+    lead = group.lead
+    run = next((r for r in report.runs if r.id == lead.run), None)
+    lines = [f"oracle {lead.test}"]
+    if lead.tried:
+        lines.append(f"{lead.wrong} of {lead.tried} repetitions diverged")
+    if run is not None:
+        seed = f", seed {run.seed}" if run.seed is not None else ""
+        lines.append(f"hunt of {run.steps:,} calls{seed}")
+    return tuple(lines)
 
 
 def _ranks(report: Report, group: Group) -> str:
@@ -184,11 +200,14 @@ def _clean_facts(report: Report) -> tuple[tuple[str, tuple[str, ...]], ...]:
 
 def _meters(report: Report) -> tuple[Meter, ...]:
     coverages = report.coverages
-    meters = []
+    meters: list[Meter] = []
     if coverages:
+        is_hunt = bool(report.runs) and all(run.kind == HUNT for run in report.runs)
         for name, part, whole in (
             ("calls checked", report.calls_checked, report.calls),
             ("FLOPs checked", report.flops_checked, report.flops)):
+            if name == "FLOPs checked" and is_hunt:
+                return tuple(meters)  # it counts calls, and has neither steps nor overhead
             meters.append(Meter(name, percent(part, whole), part / whole if whole else None,
                                 f"{_big(part)} of {_big(whole)}"))
         elapsed_s = sum(c.elapsed_s for c in coverages)

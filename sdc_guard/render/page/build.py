@@ -14,7 +14,7 @@ from sdc_guard.render.page.cards import cards_of, sums_of
 from sdc_guard.render.page.covered import covered_of
 from sdc_guard.render.page.fitting import findings_html
 from sdc_guard.render.page.grid import LETTERS, grid_of
-from sdc_guard.render.page.groups import Group, groups_of
+from sdc_guard.render.page.groups import HUNT, Group, groups_of
 from sdc_guard.render.page.surroundings import surroundings_of
 from sdc_guard.render.page.templating import render, script, script_hash, style
 from sdc_guard.render.page.timeline import run_chart
@@ -28,6 +28,8 @@ _FRAME_SHARE = 0.6
 _SECTIONS = (
     ("findings", "Findings"), ("patterns", "Bits"), ("grid", "Tests"), ("modules", "Modules"),
     ("timeline", "Timeline"), ("coverage", "Coverage"), ("environment", "Environment"))
+_OF_TRAININGS = frozenset({"modules", "timeline"})
+"""A hunt has no steps and no model."""
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,13 @@ def _frame(report: Report, groups: Sequence[Group], limits: Limits) -> tuple[str
     """The page without its findings, and the anchors of the groups that are drawn in it."""
     cards, num_more_cards = cards_of(groups, max_cards=limits.cards)
     runs = _runs(report)
+    is_hunt = bool(runs) and all(run.kind == HUNT for run in runs)
     by_run: dict[str, list[Entry]] = {}
     for entry in report.findings:
         by_run.setdefault(entry.run, []).append(entry)
     frame = render(
-        "page.html.j2", limits.chars, report=report, limits=limits, sections=_SECTIONS,
+        "page.html.j2", limits.chars, report=report, limits=limits, is_hunt=is_hunt,
+        sections=[s for s in _SECTIONS if not (is_hunt and s[0] in _OF_TRAININGS)],
         style=style(), script=script(), script_hash=script_hash(), letters=LETTERS,
         banner=banner_of(report, groups), cards=cards, num_more_cards=num_more_cards,
         sums=sums_of(groups) if limits.cards else [],

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from sdc_guard.document.schema import Entry, Report, Run
-from sdc_guard.document.text import module_name
+from sdc_guard.document.text import SCRIPT_NOTE, module_name
 from sdc_guard.document.verdicts import SEVERITY
 from sdc_guard.records import Finding, Worst
-from sdc_guard.render.console import extent, ulps
-from sdc_guard.render.page.links import bundle_link
+from sdc_guard.render.console import distance, extent
+from sdc_guard.render.page.links import bundle_link, script_link
 from sdc_guard.render.page.numbers import (
     BitCell,
     band_words,
@@ -24,6 +24,7 @@ from sdc_guard.render.page.numbers import (
 )
 from sdc_guard.render.page.spreads import Total, bound_log2, total_of
 
+HUNT = "hunt"
 STATES = ("new", "expired", "known")
 
 
@@ -57,6 +58,7 @@ class Group:
     is_worse: bool
     count: int
     link: str
+    script_link: str = ""
 
     @property
     def finding(self) -> Finding:
@@ -102,7 +104,20 @@ class Group:
         return min(steps), max(steps)
 
     @property
+    def is_hunted(self) -> bool:
+        """Whether a hunt called it by itself: it has no module, line or step."""
+        return self.lead.tool == HUNT
+
+    @property
+    def script(self) -> str:
+        """The path of the hunt's script, or ""."""
+        note = self.finding.evidence.note
+        return note.removeprefix(SCRIPT_NOTE) if note.startswith(SCRIPT_NOTE) else ""
+
+    @property
     def extent(self) -> str:
+        if self.is_hunted and self.finding.pattern is None:
+            return ""
         return extent(self.finding.pattern)
 
     @property
@@ -193,9 +208,10 @@ def _group(key: str, entries: Sequence[Entry], state: str, *, is_worse: bool,
            logs: dict[str, str], folder: Path | None) -> Group:
     entries = sorted(entries, key=lambda e: (e.finding.step, e.time_s))
     lead = min(entries, key=_severity)
-    return Group(anchor="", id=key, entries=tuple(entries), lead=lead, state=state,
-                 is_worse=is_worse, count=sum(e.finding.repeats for e in entries),
-                 link=bundle_link(lead.finding.evidence.bundle, logs.get(lead.run, ""), folder))
+    group = Group(anchor="", id=key, entries=tuple(entries), lead=lead, state=state,
+                  is_worse=is_worse, count=sum(e.finding.repeats for e in entries),
+                  link=bundle_link(lead.finding.evidence.bundle, logs.get(lead.run, ""), folder))
+    return replace(group, script_link=script_link(group.script, folder))
 
 
 def _anchored(group: Group, number: int) -> Group:
@@ -211,11 +227,10 @@ def _worst_view(worst: Worst) -> WorstView:
     words = "none is known: the relation is exact" if worst.bound is None else (
         f"{worst.bound.kind} bound {worst.bound.limit:.4g}"
         + (f" ({2.0 ** bound:.3g} ulps)" if bound is not None and -1000 < bound < 1000 else ""))
-    is_known = not worst.error_ulps < 0
     return WorstView(
         worst=worst, place=", ".join(map(str, worst.index)),
         got_hex=hexfloat(worst.got), expected_hex=hexfloat(worst.expected),
         got_bits=bit_cells(worst.got, mask), expected_bits=bit_cells(worst.expected, mask),
         mask_words=band_words(mask, layout) if worst.xor else "",
-        distance=ulps(worst.error_ulps) if is_known else "an unknown number of ulps",
+        distance=distance(worst),
         bound_words=words)

@@ -21,8 +21,16 @@ def bundle_link(bundle: str, log: str, folder: Path | None) -> str:
     run's folder was moved.  ``folder`` is where the page will lie; None leaves the path as it is.
     The scheme is always written by us, so that no text of a log can choose another.
     """
-    path = _beside(bundle, log)
-    if not path.endswith(".sdcz") or len(path) > MAX_CHARS or shown(path) != path:
+    return _link(_beside(bundle, log), ".sdcz", folder)
+
+
+def script_link(script: str, folder: Path | None) -> str:
+    """The same for the script of a hunt's finding."""
+    return _link(script, ".py", folder)
+
+
+def _link(path: str, suffix: str, folder: Path | None) -> str:
+    if not path.endswith(suffix) or len(path) > MAX_CHARS or shown(path) != path:
         return ""
     if _DRIVE.match(path):
         return "file:///" + path[:2] + quote(path[2:].replace("\\", "/"))
