@@ -51,6 +51,18 @@ def pytest_addoption(parser: pytest.Parser, pluginmanager: pytest.PytestPluginMa
                     "any, regression, coverage<N, separated by commas; default none of them.")
     group.addoption("--sdc-report", metavar="FORMATS", default=None,
                     help="Formats of the report, separated by commas; default json,html.")
+    suite = parser.getgroup("sdc_guard.conformance",
+                            "pytest --pyargs sdc_guard.conformance (docs/conformance.md)")
+    suite.addoption("--sdc-device", metavar="DEVICE", default="cpu",
+                    help="The torch device that is tested; default cpu.")
+    suite.addoption("--sdc-ops", metavar="OPS", default="",
+                    help='Operators, separated by commas: "sum,mm", overloads, globs; default all.')
+    suite.addoption("--sdc-oracles", metavar="NAMES", default="",
+                    help="Oracles, separated by commas; default all.")
+    suite.addoption("--sdc-examples", metavar="N", type=int, default=100,
+                    help="Calls for each test; default 100.")
+    suite.addoption("--sdc-seed", metavar="N", type=int, default=0,
+                    help="Other calls for another seed; default 0.")
     parser.addini("sdc_guard", "as --sdc-guard", type="bool", default=False)
     for name in ("budget", "out", "baseline", "fail_on", "report"):
         parser.addini(f"sdc_{name}", f"as --sdc-{name.replace('_', '-')}", default="")

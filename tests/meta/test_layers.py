@@ -15,7 +15,10 @@ LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
     (frozenset({"cli"}),),
     (frozenset({"bench"}),),
     (frozenset({"demo"}),),
-    (frozenset({"launch"}), frozenset({"pytest_plugin"}), frozenset({"integrations"})),
+    (
+        frozenset({"launch"}), frozenset({"pytest_plugin"}), frozenset({"integrations"}),
+        frozenset({"conformance"}),
+    ),
     (frozenset({"__init__"}),),
     (
         frozenset(
