@@ -10,6 +10,7 @@ tensor's metadata.  Device memory is moved as raw bytes, and compared by our own
 from __future__ import annotations
 
 import ctypes
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,26 @@ def distinct(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def address(tensor: Tensor) -> int:
+    """Address of the first element; 0 for a tensor without memory: the zeros that autograd never
+    writes out, and one whose storage was freed or ends before its last element.  ``data_ptr`` of a
+    view of those is its offset, which is no address."""
+    start: int = tensor.data_ptr()
+    offset, itemsize = tensor.storage_offset(), tensor.element_size()
+    if start == offset * itemsize:
+        return 0
+    reach = tensor.numel() if tensor.is_contiguous() else _reach(tensor.shape, tensor.stride())
+    return start if (offset + reach) * itemsize <= tensor.untyped_storage().nbytes() else 0
+
+
+@lru_cache(maxsize=4096)
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """The span of a tensor, remembered: a guard asks it of each view in each call."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+
+
 def alignment_bytes(tensor: Tensor) -> int:
     """Address of the first element modulo 64 bytes."""
     return tensor.data_ptr() % ALIGNMENT_BYTES
@@ -119,7 +140,7 @@ def snapshot(tensor: Tensor) -> Tensor:
     """
     image = empty_image(tensor)
     num_bytes = span(tensor) * tensor.element_size()
-    start = tensor.data_ptr()
+    start = address(tensor)
     if not start:
         return image.zero_()  # nothing to copy, or the zeros of a tensor without memory
     if tensor.device.type == "cpu":
@@ -134,7 +155,7 @@ def snapshot(tensor: Tensor) -> Tensor:
 def address_range(tensor: Tensor) -> tuple[int, int]:
     """First address of the tensor's span and the first one behind it; 0 and 0 for a tensor without
     memory."""
-    start = tensor.data_ptr()
+    start = address(tensor)
     return (start, start + span(tensor) * tensor.element_size()) if start else (0, 0)
 
 
@@ -177,10 +198,14 @@ def snapshot_together(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def restore(tensor: Tensor, image: Tensor) -> None:
-    """Write ``image`` (made by :func:`snapshot` of the same tensor) back, bit for bit."""
+    """Write ``image`` (made by :func:`snapshot` of the same tensor) back, bit for bit; nothing
+    where the tensor has no memory."""
+    start = address(tensor)
+    if not start:
+        return
     num_bytes = span(tensor) * tensor.element_size()
     if tensor.device.type == "cpu":
-        _memmove(tensor.data_ptr(), image.data_ptr(), num_bytes)
+        _memmove(start, image.data_ptr(), num_bytes)
     elif num_bytes:
         flat = (span(tensor),)
         target = tensor.detach().as_strided(flat, (1,), tensor.storage_offset())
@@ -202,13 +227,14 @@ def raw(tensor: Tensor) -> NDArray[Any]:
     """NumPy view of a CPU tensor's bits as unsigned integers, with the tensor's own strides;
     elements of 16 bytes, which have no such integer, are opaque.
 
-    The caller keeps the tensor alive as long as the view.  A tensor without memory, as autograd
-    makes them for gradients that are 0 throughout, gives zeros.
+    The caller keeps the tensor alive as long as the view.  A tensor without memory, see
+    :func:`address`, gives zeros.
     """
     itemsize = tensor.element_size()
-    if tensor.numel() == 0 or not tensor.data_ptr():
+    start = address(tensor) if tensor.numel() else 0
+    if not start:
         return np.zeros(tuple(tensor.shape), dtype=_UINT_BY_SIZE[itemsize])
-    return np.asarray(_Memory(tensor, itemsize))
+    return np.asarray(_Memory(tensor, start, itemsize))
 
 
 class _Memory:
@@ -216,11 +242,11 @@ class _Memory:
 
     __slots__ = ("__array_interface__",)
 
-    def __init__(self, tensor: Tensor, itemsize: int) -> None:
+    def __init__(self, tensor: Tensor, start: int, itemsize: int) -> None:
         self.__array_interface__ = {
             "version": 3,
             "typestr": _TYPESTR_BY_SIZE[itemsize],
-            "data": (tensor.data_ptr(), False),
+            "data": (start, False),
             "shape": tuple(tensor.shape),
             "strides": tuple([s * itemsize for s in tensor.stride()]),
         }
@@ -319,7 +345,7 @@ def bits_equal(a: Tensor, b: Tensor) -> bool:
             a, b = torch.view_as_real(a), torch.view_as_real(b)
             view = _INT_VIEW[a.element_size()]
         return torch.equal(a.view(view), b.view(view))
-    places = a.data_ptr(), b.data_ptr()
+    places = address(a), address(b)
     if all(places) and ((a.is_contiguous() and b.is_contiguous())
                         or (a.stride() == b.stride() and is_dense(a))):
         return not _memcmp(*places, a.numel() * a.element_size())
@@ -330,6 +356,8 @@ def rows_equal(part: Tensor, whole: Tensor, start: int, *, flat: bool) -> bool:
     """True if ``part`` has the bits of ``whole`` from row ``start`` on, both contiguous in host
     memory (``flat``: from element ``start`` of its span on, which it covers densely); False says
     nothing."""
+    if not address(part) or not address(whole):
+        return False
     if whole.device.type != "cpu" or not part.is_contiguous():
         return False
     itemsize = whole.element_size()

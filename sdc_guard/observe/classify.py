@@ -53,6 +53,9 @@ _ALLOCATES_OR_NAMES = frozenset(
         "aten.requires_grad",
     }
 )
+_PAIRS = frozenset({"aten.max.other", "aten.max.out", "aten.min.other", "aten.min.out"})
+"""Two tensors element by element under the name of a reduction: ``maximum`` and ``minimum``, which
+they decompose to.  They arrive as such in inference mode."""
 _NUMERIC_NAMESPACES_WITHOUT_NUMBERS = frozenset({"profiler", "prim", "prims", "inductor"})
 
 
@@ -83,7 +86,7 @@ def _sorted(op: Any) -> Entry:
     if not isinstance(op, torch._ops.OpOverload):
         return Entry(op, Kind.UNKNOWN, reason="higher-order operator: its body is not seen")
     form = form_of(op)
-    spec = lookup(form.packet)
+    spec = None if str(op) in _PAIRS else lookup(form.packet)
     if spec is not None:
         return Entry(op, Kind.CHECKED, form, spec)
     renames = op.is_view or torch.Tag.inplace_view in op.tags

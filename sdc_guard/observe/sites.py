@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from sdc_guard import bits
+
 _DEVICES = frozenset({"cpu", "cuda"})
 
 
@@ -56,7 +58,8 @@ def _part(value: Any) -> Any:
             return ("nested", value.dtype, value.device)
         if value.layout is not torch.strided:
             return (value.shape, value.layout, value.dtype, value.device)
-        address = value.data_ptr()
+        # Without an offset ``data_ptr`` is 0 for a tensor without memory, and costs less than half.
+        address = bits.address(value) if value.storage_offset() else value.data_ptr()
         alignment = address & 63 if address else -1
         lazy = value.is_neg() or value.is_conj()
         return (value.shape, value.stride(), value.dtype, alignment, value.device, lazy)
@@ -85,6 +88,6 @@ def uncovered(tensor: Tensor) -> str:
         and type(tensor).__torch_dispatch__ is not torch._C._disabled_torch_dispatch_impl
     ):
         return f"tensor subclass {type(tensor).__name__}"
-    if tensor.numel() and not tensor.data_ptr():
+    if tensor.numel() and not bits.address(tensor):
         return "tensor without memory"  # zeros that forward differentiation never writes out
     return ""

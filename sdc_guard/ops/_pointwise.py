@@ -141,9 +141,8 @@ def converted(call: HostCall, name: str, dtype: torch.dtype) -> Array:
 def _common_format(call: BoundCall) -> Format | None:
     """The format of the promoted operands of an ``out=`` form; None where none is floating."""
     written = set(call.form.overwrites)
-    read = [t for path, t in call.tensors() if path[0] not in written]
-    read = [t for t in read if t.dim()] or read
-    floats = [format_of(t.dtype) for t in read if is_covered_float(t.dtype)]
+    read = [t for path, t in call.tensors() if path[0] not in written and is_covered_float(t.dtype)]
+    floats = [format_of(t.dtype) for t in [t for t in read if t.dim()] or read]
     return max(floats, key=lambda f: f.precision, default=None)
 
 
@@ -258,9 +257,9 @@ def pointwise(
                     return (integer_reference(call, np.asarray(expected)),)
                 others = [evaluate(other) for other in readings(call)[1:]]
                 more = _apart(expected, [o[0] for o in others])
-                if num_roundings == 0:
-                    return (Reference(np.asarray(expected, dtype=np.float64), more, more,
-                                      formula),)
+                if num_roundings == 0:  # out= may be narrower than the operands
+                    stored = nearest(np.asarray(expected, dtype=np.float64), call.out_format())
+                    return (Reference(stored, more, more, formula),)
                 compute = kernel_format(call.call, call.held[0])
                 for _, size, _ in others:
                     largest = np.maximum(largest, size)

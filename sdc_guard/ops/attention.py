@@ -242,6 +242,8 @@ def forward(call: HostCall) -> tuple[Reference | None, ...]:
         size = np.abs(s.value).max(-2, keepdims=True) * total
         size = size + s.reach + _unbounded(s.query, s.key, s.value)
         lse = np.where(empty, 0.0, top + np.log(total))
+        # A row with a score of inf: inf - inf in the definition, inf in kernels that add last.
+        endless = np.where(np.isposinf(top[..., 0]), np.inf, 0.0)
         # Rows without a key: the output is zero everywhere, the log-sum-exp is each kernel's own.
         out_limits = bounds.Limits(out_limits.proof + s.reach, out_limits.contract + s.reach)
         ends = [np.where(empty, np.inf if held[0].device.type != "cpu" else 0.0, x + s.reach)
@@ -253,7 +255,7 @@ def forward(call: HostCall) -> tuple[Reference | None, ...]:
     if len(held) > 1:
         found.append(_log_sum(held[1], lse[..., 0],
                               bounds.Limits(ends[0][..., 0], ends[1][..., 0]), k,
-                              s.reach[..., 0] + _unbounded(s.query, s.key)))
+                              endless + s.reach[..., 0] + _unbounded(s.query, s.key)))
     return (*found, *(None for _ in held[2:]))
 
 
@@ -307,6 +309,9 @@ def backward(call: HostCall) -> tuple[Reference | None, ...]:
             continue
         groups = s.groups if i else 1
         open_end = unbounded + (s.reach.max() if i else s.reach)
+        # Parts of a sum, or what is still to be scaled, may leave the range that it comes back to.
+        most = min(1.0, abs(s.scale)) * k.acc.max / 2
+        open_end = open_end + np.where(limits[i][1] < most, 0.0, np.inf)
         expected, proof, contract, size = (
             _grouped(x, groups)
             for x in (results[i], limits[i][0].proof + open_end, limits[i][0].contract + open_end,

@@ -86,19 +86,27 @@ def trace(call: HostCall) -> tuple[Reference | None, ...]:
     return (Reference(total, np.maximum(proof, contract), contract, "(n - 1) u sum|x_ii|", size),)
 
 
+def _offset(call: BoundCall, image: Any) -> int:
+    """The diagonal's number, no further outside than the nearest empty one: NumPy negates a C
+    ``int``, and reads outside of the array for the least one."""
+    reach = max(image.shape, default=0)
+    return max(-reach, min(reach, int(call["offset"])))
+
+
 def _expected(call: BoundCall, held: Tensor) -> Any:
     """The bits of the result of a copy from or into a diagonal."""
     def raw(t: Tensor) -> Any:
         return bits.raw(bits.on_host(t))
 
-    where = (int(call["offset"]), int(call["dim1"]), int(call["dim2"]))
+    dims = int(call["dim1"]), int(call["dim2"])
     packet = call.form.packet
     if packet == "aten.diagonal_copy":
-        return np.diagonal(raw(call["self"]), *where)
+        image = raw(call["self"])
+        return np.diagonal(image, _offset(call, image), *dims)
     source = {"aten.diagonal_scatter": "src", "aten.diagonal_backward": "grad_output"}
     image = (np.array(raw(call["self"])) if packet == "aten.diagonal_scatter"
              else np.zeros(tuple(held.shape), dtype=raw(held).dtype))
-    diagonal = np.diagonal(image, *where)
+    diagonal = np.diagonal(image, _offset(call, image), *dims)
     diagonal.flags.writeable = True
     diagonal[...] = raw(call[source.get(packet, "self")])
     return image
@@ -147,7 +155,7 @@ def _register(op: Any, text: str) -> None:
         held = call.held[0]
         if not _keeps_bits(call.call, tuple(call.held)):
             return (None,)
-        kept = np.ascontiguousarray(_expected(call.call, held))
+        kept = np.array(_expected(call.call, held), order="C")
         kind = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
         memory = torch.from_numpy(kept.view(f"i{kept.itemsize}")) if kept.itemsize > 1 \
             else torch.from_numpy(kept)

@@ -22,7 +22,13 @@ from sdc_guard.calls import BoundCall
 from sdc_guard.formats import FLOAT32, format_of, is_covered_float
 from sdc_guard.ops._axes import broadcast_axes
 from sdc_guard.ops._places import pointwise_symmetries
-from sdc_guard.ops._pointwise import Array, compute_format, operand, pointwise
+from sdc_guard.ops._pointwise import (
+    Array,
+    compute_format,
+    operand,
+    operand_dtype,
+    pointwise,
+)
 from sdc_guard.ops._registry import HostCall, Reference, checked
 from sdc_guard.ops._samples import FLOATS, LAYOUTS, SampleList, draw_values
 from sdc_guard.ops._symmetry import OUTERMOST, Symmetry
@@ -210,9 +216,11 @@ def _next(x: Array, y: Array, dtype: torch.dtype) -> Array:
 @pointwise(aten.nextafter, formula="exact", odd=("self", "other"),
            dtypes=(torch.float64, torch.float32, torch.bfloat16))
 def nextafter(call: HostCall) -> tuple[Array, Array, int]:
-    """The neighbour of a in the direction of b."""
-    a, b = call.number("self"), call.number("other")
-    return _next(a, b, call.held[0].dtype), np.abs(a), 0
+    """The neighbour of a in the direction of b among the numbers of their common dtype, rounded to
+    the result's: in place beside a wider b it is a again."""
+    a, b = common(call, "self", "other")
+    found = _next(a, b, operand_dtype(call.call, "self", "other"))
+    return nearest(found, call.out_format()), np.abs(a), 0
 
 
 @pointwise(aten.angle, formula="2 roundings of pi; 0 for positive numbers")

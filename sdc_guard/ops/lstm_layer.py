@@ -24,6 +24,7 @@ on how oneDNN blocks the batch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -270,8 +271,22 @@ def _operands(generator: torch.Generator, dtype: torch.dtype, size: tuple[Any, .
     return [draw(steps, batch, inputs), *weights, *states], [reverse, hidden, biases]
 
 
-def _samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+@cache
+def computes(dtype: torch.dtype) -> bool:
+    """Whether oneDNN has this layer in that format on this CPU: bfloat16 needs AVX-512."""
     if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    tensors, (reverse, hidden, biases) = _operands(torch.Generator(), dtype, _SIZES[0])
+    try:
+        aten.mkldnn_rnn_layer.default(
+            *tensors, reverse, [], LSTM, hidden, 1, biases, False, False, True)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _samples(generator: torch.Generator, dtype: torch.dtype) -> SampleList:
+    if not computes(dtype):
         return []
     calls: SampleList = []
     for size in _SIZES:

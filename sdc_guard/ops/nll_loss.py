@@ -211,14 +211,19 @@ def loss_references(call: HostCall, gathered: tuple[Array, Array, Array], per_te
 
 def gradient_terms(call: HostCall, weight: Array, kept: Array, gradient: Array
                    ) -> tuple[Array, Array]:
-    """``-w g`` or ``-w g / total`` at the targets, 0 where ignored, and the error."""
-    value = -weight * gradient
+    """``-w g`` or ``-w g / total`` at the targets, 0 where ignored, and the error.
+
+    The kernels take the quotient first: what it loses below the smallest number is multiplied by w,
+    and one beyond the largest number decides nothing."""
+    quotient = gradient
     if call["reduction"] == MEAN:
-        value = value / call.array("total_weight")
-    value = np.where(kept, value, 0.0)
+        quotient = gradient / call.array("total_weight")
+    value = np.where(kept, -weight * quotient, 0.0)
     out = call.out_format()
     error = 4 * (1 + 4 * out.u) * rounding(value, out) + own_rounding(4, value)
-    return value, np.where(kept, error + np.abs(weight) * out.eta, 0.0)
+    error = np.where(np.abs(quotient) * (1 + 2 * out.u) > out.max, np.inf,
+                     error + np.abs(weight) * out.eta)
+    return value, np.where(kept, error, 0.0)
 
 
 def _sum_errors(call: HostCall, terms: Array, weight: Array, h: int) -> tuple[Array, Array]:

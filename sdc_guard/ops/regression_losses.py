@@ -127,7 +127,10 @@ def mse_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
 @checked(aten.smooth_l1_loss_backward,
          samples=samples_of(aten.smooth_l1_loss_backward, True, 0.7), **CURVED)
 def smooth_l1_loss_backward(call: HostCall) -> tuple[Reference | None, ...]:
-    """``g d / beta`` for ``|d| < beta``, else ``g sign(d)``."""
+    """``g d / beta`` for ``|d| < beta``, else ``g sign(d)``; nothing is said of a negative beta,
+    which the loss refuses and its gradient does not."""
+    if float(call["beta"]) < 0:
+        return (None,)
     d, beta = call.array("self") - call.array("target"), float(call["beta"])
     inside = np.abs(d) < beta
     slope = np.where(inside, d / beta if beta > 0 else d, np.sign(d))

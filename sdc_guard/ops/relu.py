@@ -12,6 +12,7 @@ import torch
 from sdc_guard import bits
 from sdc_guard.bounds.casts import nearest
 from sdc_guard.formats import is_covered_float
+from sdc_guard.ops._integers import is_integer
 from sdc_guard.ops._pointwise import Array, operand, pointwise
 from sdc_guard.ops._registry import HostCall
 
@@ -19,9 +20,13 @@ aten = torch.ops.aten
 
 
 def limit(call: HostCall, name: str) -> Array:
-    """A limit in the format of the result."""
-    value = operand(call, name)
-    return nearest(value, call.out_format()) if is_covered_float(call.held[0].dtype) else value
+    """A limit in the format of the result: beside uint8 a -2 becomes 254, as ATen converts it."""
+    value, held = operand(call, name), call.held[0]
+    if is_covered_float(held.dtype):
+        return nearest(value, call.out_format())
+    if not is_integer(held.dtype):
+        return value
+    return np.asarray(value).astype(np.int64).astype(bits.values(held).dtype)
 
 
 @pointwise(aten.relu, formula="exact", integers=True)

@@ -54,6 +54,12 @@ def _edges(call: HostCall) -> Any:
     return np.concatenate([np.zeros_like(lengths[..., :1]), lengths.cumsum(-1)], axis=-1)
 
 
+def _fit(edges: Any, size: int) -> bool:
+    """True for runs inside of the data: others are read from memory that is not the data's."""
+    inside = np.all((edges >= 0) & (edges <= size))
+    return bool(inside and np.all(np.diff(edges, axis=-1) >= 0))
+
+
 def _runs(edges: Any) -> Iterator[tuple[Any, Any]]:
     """Index of each run in the result, and of its rows in the data."""
     for lead in itertools.product(*(range(n) for n in edges.shape[:-1])):
@@ -97,7 +103,7 @@ def segment_reduce(call: HostCall) -> tuple[Reference | None, ...]:
     """Every run of rows reduced to one row; a run of none has the initial value."""
     held, how = call.held[0], str(call["reduce"])
     axis = int(call["axis"])
-    if not _is_judged(call, axis):
+    if not _is_judged(call, axis) or not _fit(_edges(call), call["data"].shape[axis]):
         return (None,)
     fmt, data, shape = call.out_format(), call.array("data"), tuple(held.shape)
     given = call.get("initial")
@@ -143,7 +149,9 @@ def _backward_samples(generator: torch.Generator, dtype: torch.dtype) -> SampleL
 def segment_reduce_backward(call: HostCall) -> tuple[Reference | None, ...]:
     """Each element has the gradient of its run, for a mean divided by the run's length."""
     held, how = call.held[0], str(call["reduce"])
-    if how not in ("sum", "mean") or not _is_judged(call, int(call["axis"])):
+    axis = int(call["axis"])
+    if how not in ("sum", "mean") or not _is_judged(call, axis) or not _fit(
+            _edges(call), call["data"].shape[axis]):
         return (None,)
     grad, fmt = call.array("grad"), call.out_format()
     expected = np.zeros(tuple(held.shape))

@@ -79,6 +79,6 @@ def trilinear(call: HostCall) -> tuple[Reference | None, ...]:
     largest = tops[-1]
     # A product of two factors that underflows is off by eta times the third.
     error = error + n * out.eta * largest
-    # Two factors may overflow before the third, even a 0, makes their product small.
-    formula, reach = "((1 + u)^(n+2) - 1) sum|abc|", np.maximum(size, largest * tops[-2])
+    # Products of two factors, or their sum, may overflow before the third, even a 0, comes in.
+    formula, reach = "((1 + u)^(n+2) - 1) sum|abc|", np.maximum(size, n * largest * tops[-2])
     return (Reference(total, error, error, formula, reach),)

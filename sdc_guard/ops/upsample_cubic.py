@@ -34,7 +34,7 @@ from sdc_guard.formats import FLOAT32, accumulator_of, format_of, is_covered_flo
 from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList
-from sdc_guard.ops._separable import weighted
+from sdc_guard.ops._separable import Map, weighted
 from sdc_guard.ops.upsample_linear import _axes, flops, symmetries
 
 aten = torch.ops.aten
@@ -43,8 +43,8 @@ Weights = Callable[[int, int, bool, float | None, float], tuple[F64, F64]]
 
 
 def _matrices(call: HostCall, weights: Weights, sizes: tuple[int, ...], outs: tuple[int, ...]
-              ) -> list[tuple[F64, F64]] | None:
-    """One pair of weights and limits per dimension; None where kernels differ."""
+              ) -> list[Map] | None:
+    """One map per dimension; None where kernels differ."""
     align, held = bool(call["align_corners"]), call.held[0]
     scales = (call.get("scales_h"), call.get("scales_w"))
     if not align and any(n == m and s not in (None, 1.0)
@@ -56,7 +56,7 @@ def _matrices(call: HostCall, weights: Weights, sizes: tuple[int, ...], outs: tu
         weight, limit = weights(size, out, align, scale, compute.u)
         if fmt.precision < FLOAT32.precision:
             limit = limit + fmt.u * (abs(weight) + limit)
-        found.append((weight, limit))
+        found.append(Map.of(weight, limit))
     return found
 
 
@@ -67,11 +67,11 @@ def _forward(weights: Weights) -> Callable[[HostCall], tuple[Reference | None, .
         if not is_covered_float(held.dtype):
             return (None,)
         x = call.array("self")
-        pairs = _matrices(call, weights, tuple(x.shape[2:]), tuple(held.shape[2:]))
-        if pairs is None:
+        maps = _matrices(call, weights, tuple(x.shape[2:]), tuple(held.shape[2:]))
+        if maps is None:
             return (None,)
-        depth = sum(int((abs(w) + b > 0).sum(1).max(initial=0)) for w, b in pairs)
-        return (weighted(x, pairs, format_of(held.dtype), held, FORMULA, depth=depth),)
+        depth = sum(m.depth for m in maps)
+        return (weighted(x, maps, format_of(held.dtype), held, FORMULA, depth=depth),)
 
     return interpolate
 
@@ -83,10 +83,10 @@ def _backward(weights: Weights) -> Callable[[HostCall], tuple[Reference | None, 
         if not is_covered_float(held.dtype):
             return (None,)
         grad = call.array("grad_output")
-        pairs = _matrices(call, weights, tuple(held.shape[2:]), grad.shape[2:])
-        if pairs is None:
+        maps = _matrices(call, weights, tuple(held.shape[2:]), grad.shape[2:])
+        if maps is None:
             return (None,)
-        turned = [(w.T, b.T) for w, b in pairs]
+        turned = [m.turned for m in maps]
         return (weighted(grad, turned, format_of(held.dtype), held, FORMULA),)
 
     return interpolate_backward

@@ -38,9 +38,9 @@ from sdc_guard.formats import Format, accumulator_of, format_of, is_covered_floa
 from sdc_guard.ops._axes import FIXED, Axes
 from sdc_guard.ops._determinism import NOT_DETERMINISTIC_ON_CUDA
 from sdc_guard.ops._places import BODY_MULTIPLE
-from sdc_guard.ops._registry import F64, HostCall, Reference, checked, packet_name
+from sdc_guard.ops._registry import HostCall, Reference, checked, packet_name
 from sdc_guard.ops._samples import FLOATS, SampleList
-from sdc_guard.ops._separable import weighted
+from sdc_guard.ops._separable import Map, weighted
 from sdc_guard.ops._symmetry import RERUN, Symmetry, negate, roll
 
 aten = torch.ops.aten
@@ -61,9 +61,9 @@ def symmetries(call: BoundCall, held: tuple[Tensor, ...]) -> tuple[Symmetry, ...
     return (roll("n"), *channels, negate(name), RERUN)
 
 
-def weights(size: int, out: int, align: bool, scale: float | None, u: float
-            ) -> tuple[F64, F64]:
-    """The weights of one dimension [out, in], and the limit on each weight's error."""
+def weights(size: int, out: int, align: bool, scale: float | None, u: float) -> Map:
+    """The weights of one dimension, and the limit on each weight's error: of the elements at both
+    sides of the place, and of one more at each side, which another rounding of it may reach."""
     place = np.arange(out, dtype=np.float64)
     step = step_of(size, out, align, scale)
     real = step * place if align else np.maximum(step * (place + 0.5) - 0.5, 0.0)
@@ -72,17 +72,17 @@ def weights(size: int, out: int, align: bool, scale: float | None, u: float
         real, off = place, np.zeros(out)
     low = np.minimum(np.floor(real).astype(np.int64), size - 1)
     share = np.minimum(real - low, 1.0)
-    rows = np.arange(out)
-    matrix, around = np.zeros((out, size)), np.zeros((out, size))
-    np.add.at(matrix, (rows, low), 1.0 - share)
-    np.add.at(matrix, (rows, np.minimum(low + 1, size - 1)), share)
-    for shift in (-1, 0, 1, 2):
-        np.maximum.at(around, (rows, np.clip(low + shift, 0, size - 1)), off)
-    return matrix, around
+    columns = low[:, None] + np.arange(-1, 3)
+    shares = np.zeros((out, 4))
+    shares[:, 1] = np.where(low + 1 < size, 1.0 - share, 1.0 - share + share)
+    shares[:, 2] = share
+    limits = np.broadcast_to(off[:, None], (out, 4))
+    there = (columns >= 0) & (columns < size) & ((shares != 0) | (limits != 0))
+    return Map(out, size, np.nonzero(there)[0], columns[there], shares[there], limits[there])
 
 
 def _dims(call: HostCall, sizes: tuple[int, ...], outs: tuple[int, ...], u: float
-          ) -> list[tuple[F64, F64]]:
+          ) -> list[Map]:
     names = SCALES[len(sizes)]
     return [weights(n, m, bool(call["align_corners"]), call.get(name), u)
             for n, m, name in zip(sizes, outs, names, strict=True)]
@@ -100,7 +100,8 @@ def linear(call: HostCall) -> tuple[Reference | None, ...]:
         return (found,)
     # Kernels find the places of half formats in fp32 (``opmath_t`` in ``UpSampleKernel.cpp``,
     # ``accscalar_t`` on CUDA); a CPU may store weights and sums in the half format: the contract.
-    stored = [(w, b + fmt.u * (w + b)) for w, b in _dims(call, sizes, outs, acc.u)]
+    stored = [replace(m, limits=m.limits + fmt.u * (m.weights + m.limits))
+              for m in _dims(call, sizes, outs, acc.u)]
     near = weighted(x, stored, fmt, held, FORMULA)
     return (replace(found, contract=np.minimum(near.contract, found.contract)),)
 
@@ -113,8 +114,8 @@ def linear_backward(call: HostCall) -> tuple[Reference | None, ...]:
     grad, fmt = call.array("grad_output"), format_of(held.dtype)
 
     def in_format(fmt: Format) -> Reference:
-        pairs = [(w.T, b.T) for w, b in _dims(call, tuple(held.shape[2:]), grad.shape[2:], fmt.u)]
-        return weighted(grad, pairs, fmt, held, FORMULA)
+        turned = [m.turned for m in _dims(call, tuple(held.shape[2:]), grad.shape[2:], fmt.u)]
+        return weighted(grad, turned, fmt, held, FORMULA)
 
     found, acc = in_format(fmt), accumulator_of(held.dtype)
     if acc is fmt or held.device.type != "cpu":

@@ -185,6 +185,14 @@ def _storage(tensor: Tensor) -> Tensor:
 
 
 def _placed(flat: Array, size: Sequence[int], stride: Sequence[int], offset: int) -> Array:
+    """Elements of ``flat``.
+
+    Raises:
+        IndexError: for places outside of it, as those of a private image of a part of a storage.
+    """
+    reach = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True)) if all(size) else 0
+    if offset < 0 or reach >= max(flat.size, 1):
+        raise IndexError(f"element {reach} of {flat.size}")
     return np.lib.stride_tricks.as_strided(
         flat[offset:], tuple(size), tuple(s * flat.itemsize for s in stride))
 

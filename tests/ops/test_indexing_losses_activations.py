@@ -173,3 +173,17 @@ def test_a_frequency_of_another_index_is_found() -> None:
     is_fixed = table.grad[3].tolist() == [1.0, 1.0, 1.0]
     assert bool(guard.findings) != is_fixed
     assert is_fixed or "_embedding_bag_backward" in guard.findings[0].op
+
+
+@pytest.mark.parametrize(("weight", "incoming", "total"), [(2.0**-100, 2.0**100, 2.0**-60),
+                                                           (2.0**100, 2.0**-100, 2.0**60)])
+def test_a_gradient_may_leave_the_range_when_it_is_divided_and_come_back_with_the_weight(
+    weight: float, incoming: float, total: float
+) -> None:
+    call = bound(aten.nll_loss_backward.default, torch.tensor(incoming), torch.zeros(1, 2),
+                 torch.tensor([1]), torch.tensor([1.0, weight]), 1, -100, torch.tensor(total))
+    held = call.run()
+    assert float(held[0][0, 1]) != -weight * incoming / total
+    assert not is_wrong(call, held)
+    held[0][0, 0] = 1.0
+    assert is_wrong(call, held)

@@ -15,7 +15,7 @@ from torch import Tensor
 from sdc_guard.calls import BoundCall, form_of
 from sdc_guard.check.plan import make_plan
 from sdc_guard.check.reference import full_reference
-from sdc_guard.ops import lookup
+from sdc_guard.ops import lookup, lstm_layer
 
 aten = torch.ops.aten
 
@@ -93,6 +93,27 @@ def test_a_kernel_that_is_off_in_one_element_is_seen(name: str) -> None:
 
     with broken_kernel(name, wrong):
         assert judged(op, args, flat(op(*args)))
+
+
+@pytest.fixture
+def no_bf16_layer() -> Iterator[None]:
+    """As oneDNN answers on a CPU without AVX-512."""
+    def refuse(input: Tensor, *rest: Any) -> Any:
+        raise RuntimeError("could not create a primitive descriptor")
+
+    lstm_layer.computes.cache_clear()
+    with broken_kernel("mkldnn_rnn_layer", refuse):
+        yield
+    lstm_layer.computes.cache_clear()
+
+
+@pytest.mark.usefixtures("no_bf16_layer")
+@pytest.mark.parametrize("packet", ["aten.mkldnn_rnn_layer", "aten.mkldnn_rnn_layer_backward"])
+def test_a_layer_that_this_cpu_does_not_have_has_no_samples(packet: str) -> None:
+    spec = lookup(packet)
+    assert spec is not None
+    assert spec.samples is not None
+    assert spec.samples(torch.Generator(), torch.bfloat16) == []
 
 
 def test_a_sampled_point_one_element_further_is_seen() -> None:

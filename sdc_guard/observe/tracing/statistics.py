@@ -20,7 +20,7 @@ MAX_DISTINCT = 1 << 16
 def statistics_of(tensor: Tensor) -> Statistics | None:
     """The figures of one operand; None for a dtype without numbers and for a tensor without memory.
     """
-    if not bits.has_numbers(tensor.dtype) or (tensor.numel() and not tensor.data_ptr()):
+    if not bits.has_numbers(tensor.dtype) or (tensor.numel() and not bits.address(tensor)):
         return None
     seen = _thinned(tensor.detach())
     if bits.is_lazy(seen):
