@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +96,7 @@ def command(
     from sdc_guard.hunt.document import with_scripts
     from sdc_guard.report.baseline import read_baseline
     from sdc_guard.report.judging import judge
-    from sdc_guard.report.outputs import write_outputs
+    from sdc_guard.report.outputs import rendered, write_outputs
 
     settings = judging_settings(fail_on=fail_on or ("new",), policies=policies, baseline=baseline)
     known = read_baseline(settings.baseline) if settings.baseline is not None else None
@@ -105,6 +108,12 @@ def command(
     if resume and fresh:
         raise UsageError("give one of --resume and --fresh")
     limit_s = seconds if seconds is not None else 60 * (minutes or DEFAULT_MINUTES)
+    if math.isnan(limit_s) or math.isnan(hang_s):
+        raise UsageError("nan is no time; give a number of minutes or seconds")
+    if not _names((devices,)):
+        raise UsageError("--devices names none; leave it out for cpu")
+    for folder in (out, tests):
+        _require_writable(folder)
     asked = Asked(
         seed=seed, limit_s=None if examples is not None else limit_s, examples=examples,
         ops=_names(ops), traces=traces, oracles=_names(oracles), imports=_names(imports),
@@ -114,11 +123,15 @@ def command(
         bundles=out / "bundles", command=command_line())
     with HuntProgress() as progress:
         outcome = hunted(asked, tick=progress.show, tell=progress.say)
-    files = _written(outcome, out, tests)
-    report = judge(with_scripts(outcome.report, files), policy=settings.policy,
-                   fail_on=settings.fail_on, coverage_floor=settings.coverage_floor,
-                   baseline=known)
-    write_outputs(report, {"json": out / DOCUMENT})
+    judged = partial(judge, policy=settings.policy, fail_on=settings.fail_on,
+                     coverage_floor=settings.coverage_floor, baseline=known)
+    try:
+        files = _written(outcome, out, tests)
+        report = judged(with_scripts(outcome.report, files))
+        write_outputs(report, {"json": out / DOCUMENT})
+    except UsageError:  # the disk has filled up meanwhile: the report is shown all the same
+        click.echo(rendered(judged(outcome.report), "json" if as_json else "text"), nl=False)
+        raise
     _tell(report, out, as_json, len(files))
     assert report.judgement is not None
     raise click.exceptions.Exit(report.judgement.exit_code)
@@ -127,6 +140,16 @@ def command(
 def _names(given: tuple[str, ...]) -> tuple[str, ...]:
     """The words of options that take a list, or are given again and again."""
     return tuple(name.strip() for text in given for name in text.split(",") if name.strip())
+
+
+def _require_writable(folder: Path | None) -> None:
+    """Raises UsageError before a hunt whose results could not be written."""
+    if folder is None:
+        return
+    whole = folder.absolute()
+    there = next(p for p in (whole, *whole.parents) if p.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise UsageError(f"{folder} cannot be written: {there} is no folder that you may write to")
 
 
 def _written(outcome: Outcome, out: Path, tests: Path | None) -> tuple[Path, ...]:

@@ -33,6 +33,8 @@ class Entry(Record, frozen=True, kw_only=True):
     since that run began; ``finding.repeats`` how many findings of this kind the entry stands for;
     ``test`` the test, or the hunt's oracle, that met it; ``unit`` the piece
     of hardware that computed it.  ``wrong`` of ``tried`` recomputations were wrong, where counted.
+    ``cause``, where it is not empty, is what a baseline knows in place of ``id``: entries that one
+    defect gives in a random search have it in common.
     """
 
     id: str
@@ -48,6 +50,7 @@ class Entry(Record, frozen=True, kw_only=True):
     unit: str = ""
     wrong: int | None = None
     tried: int | None = None
+    cause: str = ""
 
 
 class Point(Record, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ WORDS: dict[str, dict[str, str]] = {
         "crash": "inconclusive",
         "hang": "inconclusive",
         "inconclusive": "inconclusive",
+        "lost process": "not tested",
         "not tested": "not tested",
     },
     "sweep": {
@@ -40,6 +41,7 @@ WORDS: dict[str, dict[str, str]] = {
     },
 }
 """By tool, its own word to the table's.  A crash or a hang is loud, and leaves no number to judge;
+a process that was lost at a call which ends no fresh one says nothing of the call;
 a bench that has missed a planted fault, or raised a false alarm, says so about the detector."""
 
 ACTIONS = ("fail", "inconclusive", "report")

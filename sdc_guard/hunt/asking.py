@@ -105,7 +105,7 @@ def hunted(
             nonlocal saved_s
             tick(hunt)
             if corpus is not None and time.monotonic() - saved_s > SECONDS_BETWEEN_SAVES:
-                corpus.try_save(lambda: corpus.save_state(key, ledger, is_finished=False))
+                corpus.try_save(lambda: corpus.save(key, ledger, is_finished=False))
                 saved_s = time.monotonic()
 
         calls = on_devices(templates.by_target, asked.devices)
@@ -116,9 +116,7 @@ def hunted(
         with contextlib.suppress(KeyboardInterrupt):
             hunt.run()
         if corpus is not None:
-            corpus.try_save(
-                lambda: corpus.save_state(key, ledger, is_finished=hunt.is_complete))
-            corpus.try_save(lambda: corpus.save_found(ledger))
+            corpus.try_save(lambda: corpus.save(key, ledger, is_finished=hunt.is_complete))
         report = document(
             ledger, seed=asked.seed, command=asked.command, targets=templates.by_target,
             is_complete=hunt.is_complete, notes=_notes(corpus, templates, hunt))
@@ -149,8 +147,8 @@ def on_devices(
 def _import(name: str) -> None:
     try:
         import_module(name)
-    except ImportError as error:
-        raise UsageError(f"--import {name}: {error}") from error
+    except Exception as error:  # whatever the user's module raises
+        raise UsageError(f"--import {name}: {type(error).__name__}: {error}") from error
 
 
 def _plan(asked: Asked, oracles: tuple[str, ...], ledger: Ledger) -> Plan:

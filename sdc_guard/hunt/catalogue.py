@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -15,9 +17,10 @@ from sdc_guard.hunt.targets import is_known
 from sdc_guard.hunt.templates import Template
 from sdc_guard.records import Record
 
-FORMAT = 4
+FORMAT = 6
 """Raised whenever what the child writes changes its meaning."""
 MAX_READ_S = 1200.0
+PREFIX = ".catalogue-"
 
 
 class Catalogue(Record, frozen=True, kw_only=True):
@@ -39,6 +42,7 @@ def read_catalogue(folder: Path) -> tuple[Catalogue | None, str]:
     """The catalogue of the installed torch, or None and why there is none; kept in a file of the
     folder, which is made again if it is damaged or of another version."""
     path = _file(folder)
+    _sweep(folder)
     known = _decoded(path)
     if known is not None:
         return known, ""
@@ -74,9 +78,18 @@ def _decoded(path: Path) -> Catalogue | None:
     return found if all(map(is_known, {t.trial.target for t in found.templates})) else None
 
 
+def _sweep(folder: Path) -> None:
+    """Remove what processes left that were ended while they read; none reads for longer than
+    ``MAX_READ_S``."""
+    for left in folder.glob(f"{PREFIX}*.json"):
+        with contextlib.suppress(OSError):  # another hunt's, which may just remove it
+            if time.time() - left.stat().st_mtime > MAX_READ_S:
+                left.unlink()
+
+
 def _written_by_child(path: Path) -> str:
     """Why it could not be written; empty if it was."""
-    handle, made = tempfile.mkstemp(dir=path.parent, prefix=".catalogue-", suffix=".json")
+    handle, made = tempfile.mkstemp(dir=path.parent, prefix=PREFIX, suffix=".json")
     os.close(handle)
     try:
         done = subprocess.run(

@@ -21,7 +21,9 @@ from torch import Tensor
 from sdc_guard.errors import UsageError
 from sdc_guard.hunt import promises
 from sdc_guard.hunt.catalogue import Catalogue, version_here
+from sdc_guard.hunt.corners import names_of
 from sdc_guard.hunt.execution import execute
+from sdc_guard.hunt.targets import is_known
 from sdc_guard.hunt.templates import Template, argument_of
 from sdc_guard.hunt.trial import Argument, Items, Operand, Trial, num_elements
 
@@ -63,6 +65,9 @@ class Reader:
         self.info, self.path = info, path
         self.name = info.name + (f".{info.variant_test_name}" if info.variant_test_name else "")
         self.kept = promises.kept_by(info.name)
+        self.packet = promises.packet_called(path)
+        is_internal = is_known(path) and not promises.is_public(path)
+        self.names = names_of(path) if is_internal else ()
         self.data: set[Place] = set()
         self.is_random = False
         self.num_taken = 0
@@ -159,6 +164,9 @@ class Reader:
     def _argument(self, value: Any, place: Place) -> Argument:
         def is_free(path: tuple[int, ...], tensor: Tensor) -> bool:
             where = (*place, *path)
+            name = place[0] if isinstance(place[0], str) else "".join(self.names[place[0]:][:1])
+            if self.names and not promises.is_free(self.packet, name):
+                return False
             if self.kept == "all" or (self.kept == "rest" and place != (0,)):
                 return False
             if tensor.is_floating_point() or tensor.is_complex():
@@ -173,8 +181,9 @@ class Reader:
                 "ShapeFuncInfo": "", "ReductionOpInfo": "reduction"}.get(kind, "")
         domain = promises.PUBLIC_DOMAINS.get(self.info.name, "")
         domains = dict.fromkeys(range(len(list(trial.operands()))), domain) if domain else {}
+        layouts = promises.layouts_of(self.packet)
         return Template(name=self.name, trial=trial, source="catalogue", rule=rule,
-                        domains=domains)
+                        domains=domains, layouts=tuple(sorted(layouts or ())))
 
 
 def _tensors(sample: Any) -> Iterator[tuple[Place, Tensor]]:

@@ -1,8 +1,8 @@
 """What hunts leave in a folder for later ones: the state to resume by, and all that was found.
 
-``state.json`` is written in whole every few seconds, so a hunt that is ended at any moment can go
-on; ``found.json`` holds the divergences of all hunts in the folder.  A file that cannot be read is
-set aside under another name, and said.
+Both files are written in whole every few seconds: by ``state.json`` a hunt that is ended at any
+moment can go on; ``found.json`` holds the divergences of all hunts in the folder.  A file that
+cannot be read is set aside under another name, and said.
 """
 
 from __future__ import annotations
@@ -93,6 +93,12 @@ class Corpus:
         """Write the ledger in whole."""
         self._write("state.json", {"version": VERSION, "key": key, "is_finished": is_finished,
                                    "ledger": ledger})
+
+    def save(self, key: Key, ledger: Ledger, *, is_finished: bool) -> None:
+        """Write what was found, then the state: rounds that a later hunt does not make again have
+        their divergences in the folder, whatever ends this one in between."""
+        self.save_found(ledger)
+        self.save_state(key, ledger, is_finished=is_finished)
 
     def load_found(self) -> dict[str, FoundDivergence]:
         """The divergences of all hunts, by kind."""

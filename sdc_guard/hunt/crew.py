@@ -35,8 +35,8 @@ Take = Callable[[Task, Message], None]
 
 @dataclass
 class _Hand:
-    """A worker; ``count`` is its slot's when it last moved, at ``moved_s`` of ``monotonic``, and
-    ``count_before`` when its task was handed out."""
+    """A worker; ``count`` and ``beats`` are its slot's when it last moved, at ``moved_s`` of
+    ``monotonic``, and ``count_before`` the count when its task was handed out."""
 
     process: BaseProcess
     pipe: Connection
@@ -45,13 +45,15 @@ class _Hand:
     task: Task | None = None
     is_fresh: bool = True
     count: int = 0
+    beats: int = 0
     count_before: int = 0
     moved_s: float = 0.0
 
 
 class Crew:
     """At most ``num_workers`` processes.  A worker whose trial has not changed for ``hang_s`` is
-    ended.  ``folder`` holds slots and logs while the crew lives."""
+    ended, and one that says it may be hurt is replaced after its answer.  ``folder`` holds slots
+    and logs while the crew lives."""
 
     def __init__(self, options: Options, folder: Path, *, num_workers: int, hang_s: float) -> None:
         self._options = msgspec.structs.replace(options, parent=os.getpid())
@@ -154,11 +156,17 @@ class Crew:
         if not isinstance(message, Found):
             self._counted(hand)
             hand.task = None
+            if message.is_hurt:  # type: ignore[attr-defined]
+                self._dismiss(hand)
         take(task, message)  # type: ignore[arg-type]
 
     def _watch(self, hand: _Hand, take: Take) -> None:
         """End a worker whose trial stands still."""
         if self._counted(hand):
+            return
+        beats = hand.slot.beats()
+        if beats != hand.beats:
+            hand.beats, hand.moved_s = beats, time.monotonic()
             return
         limit_s = self._hang_s if hand.count else START_LIMIT_S
         if time.monotonic() - hand.moved_s > limit_s:

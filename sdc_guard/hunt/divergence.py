@@ -13,8 +13,10 @@ from sdc_guard.errors import UsageError
 from sdc_guard.hunt.targets import is_overload, resolve
 from sdc_guard.records import Observation, Worst
 
+LOST = "lost process"
+"""The word of a trial that ended its process once, and in fresh ones does not."""
 SEVERITY = ("corruption", "crash", "hang", "semantic difference", "nondeterminism", "precision",
-            "inconclusive", "documented")
+            "inconclusive", LOST, "documented")
 """The words of a hunt's findings, most severe first; ``document.verdicts`` maps them."""
 OUTSIDE = "writes outside of the elements of out="
 """The formula of a divergence that is about memory beside the results."""
@@ -54,6 +56,12 @@ class Divergence:
             return packet_of(self.op), "out="
         return (packet_of(self.op), self.oracle, self.dtype_class, self.layout_class,
                 self.magnitude_class)
+
+    @property
+    def may_hurt(self) -> bool:
+        """True where memory was written that belongs to something else, or may have been: what runs
+        in this process afterwards may fail for it."""
+        return self.formula == OUTSIDE or (self.word == "corruption" and writes_out(self.op))
 
     @property
     def fingerprint(self) -> str:

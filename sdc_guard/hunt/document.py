@@ -65,7 +65,7 @@ def _entries(ledger: Ledger, run: Run) -> Iterable[Entry]:
             id=id, code=code_of(finding.verdict.value, witness_of(lead.oracle)), tool=TOOL,
             word=lead.word, verdict=finding.verdict, run=run.id, finding=finding,
             test=lead.oracle, unit=f"{run.host}/{lead.trial.device}", wrong=lead.wrong,
-            tried=lead.tried)
+            tried=lead.tried, cause=lead.cause)
 
 
 _WITNESSES = {"exact": "exact", "repeat": "repeat", "semantics": "semantics",

@@ -1,4 +1,4 @@
-"""What torch documents about results that differ, and what is known of premises, each with a link.
+"""What torch documents about results that differ, each with a link.
 
 An entry changes the word of a divergence and adds the link; it hides none, and it widens no bound.
 """
@@ -85,23 +85,11 @@ ENTRIES: tuple[Entry, ...] = (
 )
 """In order: the first that applies is taken."""
 
-PREMISES: tuple[Entry, ...] = (
-    *(Entry(op, ("corruption",), "precision", ACCURACY,
-            "without oneDNN half formats are added up in the storage format; the proof takes sums "
-            "in float32", dtype_class="half")
-      for op in ("aten.convolution*", "aten.slow_conv*", "aten._slow_conv*", "aten.thnn_conv*",
-                 "aten.mkldnn_convolution*")),
-)
-"""Bounds whose premise a kernel does not keep: not ``corruption``, since nothing was promised."""
-
 
 def marked(trial: Trial, divergence: Divergence) -> Divergence:
     """The divergence under its word: ``documented`` with the link where an entry applies."""
     packet = packet_of(divergence.op)
-    entries = ENTRIES
-    if not trial.modes.mkldnn or "without oneDNN" in divergence.sides:
-        entries = (*ENTRIES, *PREMISES)
-    for entry in entries:
+    for entry in ENTRIES:
         if (divergence.word in entry.words and fnmatchcase(packet, entry.op)
                 and fnmatchcase(divergence.oracle, entry.oracle)
                 and fnmatchcase(divergence.dtype_class, entry.dtype_class) and entry.when(trial)):

@@ -136,6 +136,8 @@ BINARY: dict[str, Function] = {
     "hypot": _real(lambda x, y: mpmath.sqrt(x * x + y * y)),
     "fmod": _rational(lambda x, y: x - y * math.trunc(x / y)),
     "remainder": _rational(lambda x, y: x - y * math.floor(x / y)),
+    "gcd": _rational(lambda x, y: Fraction(math.gcd(int(x), int(y)))),
+    "lcm": _rational(lambda x, y: Fraction(math.lcm(int(x), int(y)))),
     "eq": lambda x, y: Fraction(x == y), "ne": lambda x, y: Fraction(x != y),
     "lt": lambda x, y: Fraction(x < y), "le": lambda x, y: Fraction(x <= y),
     "gt": lambda x, y: Fraction(x > y), "ge": lambda x, y: Fraction(x >= y),

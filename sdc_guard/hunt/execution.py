@@ -22,7 +22,7 @@ from sdc_guard import bits
 from sdc_guard.bits import address_range
 from sdc_guard.calls import BoundCall, flatten
 from sdc_guard.hunt.materialise import Made, materialise
-from sdc_guard.hunt.trial import Modes, Trial, dtype_of
+from sdc_guard.hunt.trial import Alias, Modes, Trial, dtype_of
 from sdc_guard.observe.classify import Entry, Kind, classify
 from sdc_guard.records import Observation
 
@@ -52,6 +52,14 @@ class Execution:
         return [*self.results, *self.gradients]
 
 
+@dataclass(slots=True)
+class Recorded(Observation):
+    """A call with the switches it was made under, which its bound depends on: threads, oneDNN."""
+
+    threads: int
+    mkldnn: bool
+
+
 class Recorder(TorchDispatchMode):
     """Notes every operator that computes numbers, with images of what it overwrites."""
 
@@ -62,6 +70,7 @@ class Recorder(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.observations: list[Observation] = []
         self.entries: list[Entry] = []
+        self._by_storage: dict[int, list[int]] = {}
 
     @classmethod
     def ignore_compile_internals(cls) -> bool:
@@ -93,13 +102,25 @@ class Recorder(TorchDispatchMode):
         returned = func(*args, **(kwargs or {}))
         if form.is_out:
             call = _with_resized(call, live)
-        self.observations.append(Observation(call, call.results(live, returned)))
-        self.entries.append(entry)
+        self._record(Recorded(
+            call, call.results(live, returned), torch.get_num_threads(),
+            torch._C._get_mkldnn_enabled()), entry)
         return returned
 
+    def _record(self, seen: Observation, entry: Entry) -> None:
+        number = len(self.observations)
+        self.observations.append(seen)
+        self.entries.append(entry)
+        results = (t for t in seen.held if t is not None)
+        for tensor in (*(t for _, t in seen.call.tensors()), *results):
+            self._by_storage.setdefault(_storage(tensor), []).append(number)
+
     def _keep(self, live: tuple[Any, ...], overwrites: tuple[int, ...]) -> None:
-        """Images of everything recorded that is about to be overwritten."""
-        ranges = [address_range(t) for i in overwrites for t in flatten(live[i]) if t is not None]
+        """Images of everything recorded that is about to be overwritten.  What shares a storage is
+        looked at, not all: a gradient may be filled thousands of times."""
+        written = [t for i in overwrites for t in flatten(live[i]) if t is not None]
+        ranges = [address_range(t) for t in written]
+        numbers = {n for t in written for n in self._by_storage.get(_storage(t), ())}
 
         def kept(tensor: Tensor) -> Tensor:
             low, high = address_range(tensor)
@@ -107,9 +128,14 @@ class Recorder(TorchDispatchMode):
                 return bits.snapshot(tensor)
             return tensor
 
-        for seen in self.observations:
+        for seen in (self.observations[n] for n in sorted(numbers)):
             seen.held = tuple(t if t is None else kept(t) for t in seen.held)
             seen.call = seen.call.mapped(lambda _, t: kept(t))
+
+
+def _storage(tensor: Tensor) -> int:
+    """Where the memory begins that a tensor is a view of."""
+    return tensor.untyped_storage().data_ptr()
 
 
 def _with_resized(call: BoundCall, live: tuple[Any, ...]) -> BoundCall:
@@ -123,24 +149,41 @@ def _with_resized(call: BoundCall, live: tuple[Any, ...]) -> BoundCall:
 
 @contextlib.contextmanager
 def under(modes: Modes) -> Iterator[None]:
-    """The modes for as long as the block lasts; threads are put back only if they differ."""
-    threads, deterministic = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    """The modes for as long as the block lasts."""
+    deterministic = torch.are_deterministic_algorithms_enabled()
     with contextlib.ExitStack() as stack:
-        if modes.threads != threads:
-            torch.set_num_threads(modes.threads)
-            stack.callback(torch.set_num_threads, threads)
+        stack.enter_context(switched(modes.threads, modes.mkldnn))
         if modes.deterministic != deterministic:
             torch.use_deterministic_algorithms(modes.deterministic)
             stack.callback(torch.use_deterministic_algorithms, deterministic)
-        if not modes.mkldnn and torch._C._get_mkldnn_enabled():
-            # Its flags() sets others too, of which one warns where there is no such device.
-            torch._C._set_mkldnn_enabled(False)
-            stack.callback(torch._C._set_mkldnn_enabled, True)
         if modes.autocast:
             stack.enter_context(torch.autocast("cpu", dtype=dtype_of(modes.autocast)))
         if modes.inference:
             stack.enter_context(torch.inference_mode())
         yield
+
+
+@contextlib.contextmanager
+def switched(threads: int, mkldnn: bool) -> Iterator[None]:
+    """Threads and oneDNN for as long as the block lasts; put back only what differs."""
+    before, had = torch.get_num_threads(), torch._C._get_mkldnn_enabled()
+    with contextlib.ExitStack() as stack:
+        if threads != before:
+            torch.set_num_threads(threads)
+            stack.callback(torch.set_num_threads, before)
+        if mkldnn != had:
+            # Its flags() sets others too, of which one warns where there is no such device.
+            torch._C._set_mkldnn_enabled(mkldnn)
+            stack.callback(torch._C._set_mkldnn_enabled, had)
+        yield
+
+
+def as_recorded(observation: Observation) -> contextlib.AbstractContextManager[None]:
+    """The switches that a call was made under, while it is judged; those of now if none are
+    recorded."""
+    if isinstance(observation, Recorded):
+        return switched(observation.threads, observation.mkldnn)
+    return contextlib.nullcontext()
 
 
 def execute(trial: Trial, *, record: bool = True) -> Execution:
@@ -156,11 +199,15 @@ def execute(trial: Trial, *, record: bool = True) -> Execution:
         recorder = Recorder() if record else None
         try:
             with recorder or contextlib.nullcontext():
+                sizes = {id(t): t.shape for t in made.tensors}
                 returned = made.function(*made.args, **made.kwargs)
+                if any(made.kwargs[name].shape != sizes[id(made.kwargs[name])]
+                       for name, value in trial.kwargs.items() if isinstance(value, Alias)):
+                    raise ValueError("out= is an operand of another shape, which is lost")
                 execution.results = [t for t in _tensors(returned)]
-                execution.num_forward = len(recorder.observations) if recorder else 0
-                if trial.backward:
-                    execution.gradients = _gradients(made, execution.results)
+            execution.num_forward = len(recorder.observations) if recorder else 0
+            if trial.backward:
+                execution.gradients = _gradients(made, execution.results, recorder)
         except REFUSALS as error:
             execution.refusal = f"{type(error).__name__}: {error}"[:500]
     if recorder is not None:
@@ -179,9 +226,12 @@ def _tensors(value: Any) -> Iterator[Tensor]:
             yield from _tensors(item)
 
 
-def _gradients(made: Made, results: list[Tensor]) -> list[Tensor | None]:
+def _gradients(
+    made: Made, results: list[Tensor], recorder: Recorder | None
+) -> list[Tensor | None]:
     """Gradients with respect to all operands that require one.  The incoming gradient of result r
-    is 1, -0.5, 1, -0.5, ... along its elements: numbers that every format holds."""
+    is 1, -0.5, 1, -0.5, ... along its elements: numbers that every format holds.  It is ours, and
+    not recorded."""
     leaves = [t for t in made.tensors if t.requires_grad]
     outputs = [t for t in results if t.requires_grad and t.layout is torch.strided]
     if not leaves or not outputs:
@@ -191,6 +241,7 @@ def _gradients(made: Made, results: list[Tensor]) -> list[Tensor | None]:
         pattern = torch.ones(output.numel(), dtype=output.dtype)
         pattern[1::2] = -0.5
         incoming.append(pattern.reshape(output.shape))
-    found = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True)
-    # A gradient that is 0 throughout may come without memory.
-    return [g.clone() if g is not None and g._is_zerotensor() else g for g in found]
+    with recorder or contextlib.nullcontext():
+        found = torch.autograd.grad(outputs, leaves, incoming, allow_unused=True)
+        # A gradient that is 0 throughout may come without memory.
+        return [g.clone() if g is not None and g._is_zerotensor() else g for g in found]

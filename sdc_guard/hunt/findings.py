@@ -18,7 +18,7 @@ import msgspec
 from sdc_guard.document.operators import packet_of
 from sdc_guard.evidence.bundle import BundleWriter
 from sdc_guard.hunt.divergence import Divergence
-from sdc_guard.hunt.exact import CONTRADICTED, Exact, checked
+from sdc_guard.hunt.exact import CONTRADICTED, Exact, checked, text_of
 from sdc_guard.hunt.finding_record import NO_EVIDENCE, expected_results, finding_of
 from sdc_guard.hunt.found import FoundDivergence, distinct, encode_found, grouped
 from sdc_guard.hunt.issue_text import issue_text
@@ -96,7 +96,7 @@ class Finder:
         found = self._found(drawn, trial, divergence, seen_as, word, repeats,
                             msgspec.structs.replace(finding, evidence=evidence))
         found = msgspec.structs.replace(
-            found, exact=told, exact_value="" if exact is None else exact.text)
+            found, exact=told, exact_value=text_of(divergence, told, exact))
         return written_up(found, divergence, exact, runs_script=self._runs_scripts)
 
     def _loud(self, trial: Trial, divergence: Divergence) -> FoundDivergence:

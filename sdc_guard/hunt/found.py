@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 
@@ -10,6 +11,7 @@ import msgspec
 from sdc_guard.document.operators import packet_of
 from sdc_guard.errors import UsageError
 from sdc_guard.hunt.divergence import SEVERITY, writes_out
+from sdc_guard.hunt.repetition import LOUD
 from sdc_guard.hunt.trial import Trial
 from sdc_guard.plain_json import loads, plain, record_of
 from sdc_guard.records import Finding, Record
@@ -58,6 +60,17 @@ class FoundDivergence(Record, frozen=True, kw_only=True):
         are wrong altogether; small errors belong to a dtype."""
         kind = "gross" if self.magnitude_class in ("gross", "not finite") else self.dtype_class
         return packet_of(self.op), family_of(self.oracle), "out=" if writes_out(self.op) else kind
+
+    @property
+    def cause(self) -> str:
+        """What a baseline knows of it: packet and family of the oracle, and, where numbers are only
+        worse than promised, the class of dtype; sixteen hexadecimal digits.  Layout and magnitude
+        are left out, for a hunt may meet one defect in any, and reducing changes them.  What is
+        wrong altogether, or ends its process, is so in any dtype."""
+        is_whole = self.word in (*LOUD, "corruption", "inconclusive")
+        kind = "out=" if writes_out(self.op) else "" if is_whole else self.dtype_class
+        name = "\x00".join((packet_of(self.op), family_of(self.oracle), kind))
+        return hashlib.sha256(name.encode()).hexdigest()[:16]
 
     @property
     def severity(self) -> int:

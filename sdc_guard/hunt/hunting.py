@@ -103,11 +103,11 @@ class Hunt:
         self._to_write: set[str] = set()
         self._reducing: dict[str, float] = {}
         self._reducing_s = 0.0
-        self._replayed: dict[str, str] = {}
         self._losses: dict[str, _Loss] = {}
         self._places: Counter[tuple[str, str]] = Counter()
         self._began_s = time.monotonic()
         self._before_s = ledger.elapsed_s
+        self._is_begun = False
         self.crew = Crew(plan.options, folder, num_workers=plan.num_workers, hang_s=plan.hang_s)
         self.is_complete = False
 
@@ -115,7 +115,6 @@ class Hunt:
         """Make these trials of the ledger's findings first: still there, or gone."""
         for kind in kinds:
             trial = encode(self.ledger.found[kind].drawn).decode()
-            self._replayed[trial] = kind
             self._pending.append(Again(trial=trial, kind=kind, times=REPLAYS))
 
     def write_anew(self, kinds: Iterable[str]) -> None:
@@ -155,6 +154,9 @@ class Hunt:
         return float("inf") if self.plan.limit_s is None else self.plan.limit_s - self.elapsed_s
 
     def _ticked(self) -> None:
+        self._is_begun |= self.crew.num_trials > 0
+        if not self._is_begun:  # what workers take to start is none of the budget
+            self._began_s = time.monotonic()
         self._note_time()
         self._tick(self)
         has_more = self._reducing or self._num_confirming
@@ -247,6 +249,7 @@ class Hunt:
         return self._files[target]
 
     def _take(self, task: Task, message: Message) -> None:
+        self._is_begun = True
         if isinstance(message, Found):
             self._take_found(message)
         elif isinstance(task, Round):
@@ -340,11 +343,11 @@ class Hunt:
         self.ledger.found[found.seen_as] = found
 
     def _take_replay(self, task: Again, message: Message) -> None:
-        kind = self._replayed[task.trial]
+        kind = task.kind
         found = self.ledger.found[kind]
         died = isinstance(message, Died)
         wrong = message.wrong if isinstance(message, MadeAgain) else int(died)
-        if wrong and (died or found.word not in ("crash", "hang")):
+        if wrong and (died or found.word not in LOUD):
             self.ledger.still_there.append(kind)
             self.ledger.met[kind] = self.ledger.met.get(kind, 0) + wrong
             self.write_anew((kind,))

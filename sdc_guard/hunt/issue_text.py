@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from sdc_guard.evidence.environment import collect_environment
-from sdc_guard.hunt.exact import CONFIRMED
+from sdc_guard.hunt.exact import BY_BITS, CONFIRMED, WITHOUT_A_NUMBER
 from sdc_guard.hunt.found import FoundDivergence
 
 _NOT_SENT = ("<!-- Written by sdc-guard hunt and sent to nobody. Read it, run the script, search "
@@ -41,10 +41,14 @@ def _title(first: FoundDivergence) -> str:
 def _told(first: FoundDivergence) -> str:
     worst = first.finding.worst
     if worst is None:
-        return f"`{first.op}`: {first.message}."
+        seen = " Memory beside the results was compared bit for bit." * (
+            first.exact_value == BY_BITS)
+        return f"`{first.op}`: {first.message}.{seen}"
     lines = [f"`{first.op}` gives `{worst.got.repr}` (bits `{worst.got.bits}`) at "
              f"{list(worst.index)} of result {worst.output}."]
-    if first.exact == CONFIRMED:
+    if first.exact_value in WITHOUT_A_NUMBER:
+        lines.append(f"{first.message}; {first.exact_value}.")
+    elif first.exact == CONFIRMED:
         lines.append(f"The exact value is `{first.exact_value}`, from rational arithmetic "
                      "(Python's `fractions`; mpmath with 60 digits for functions that are not "
                      "rational), which shares nothing with torch.")

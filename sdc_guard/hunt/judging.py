@@ -16,6 +16,7 @@ from sdc_guard.check.reference import checksum, full_reference, sampled_referenc
 from sdc_guard.document.fingerprint import layout_class
 from sdc_guard.formats import format_of, is_covered_complex, is_covered_float
 from sdc_guard.hunt.divergence import Divergence, dtype_class, magnitude_class
+from sdc_guard.hunt.execution import as_recorded
 from sdc_guard.hunt.oracles._registry import Session
 from sdc_guard.observe.classify import Entry
 from sdc_guard.ops import Reference
@@ -83,10 +84,12 @@ def judged(
 
 
 def verdict_of(session: Session, observation: Observation, entry: Entry) -> Verdict:
-    """What the bounds say of an operator that ran, worked out once for each trial."""
+    """What the bounds say of an operator that ran, worked out once for each trial, under the
+    switches that it ran under."""
     known: Verdict | None = session.verdicts.get(id(observation))
     if known is None:
-        known = session.verdicts[id(observation)] = _verdict(observation, entry)
+        with as_recorded(observation):
+            known = session.verdicts[id(observation)] = _verdict(observation, entry)
     return known
 
 

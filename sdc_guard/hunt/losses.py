@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import msgspec
 
-from sdc_guard.hunt.divergence import Divergence, dtype_class
+from sdc_guard.hunt.divergence import LOST, Divergence, dtype_class
 from sdc_guard.hunt.finding_record import finding_of
 from sdc_guard.hunt.findings import written_up
 from sdc_guard.hunt.found import FoundDivergence
@@ -23,6 +24,7 @@ made again."""
 
 MAX_LINES = 4
 _FATAL = "Fatal Python error: "
+_CURRENT = "Current thread "
 _FRAME = re.compile(r'File "(?:[^"]*[\\/])?([^"\\/]+)", line (\d+) in (\S+)')
 
 
@@ -54,14 +56,20 @@ def divergence_of_loss(trial: Trial, died: Died) -> Divergence:
 def found_of_loss(
     trial: Trial, divergence: Divergence, target: str, wrong: int, tried: int
 ) -> FoundDivergence:
-    """``wrong`` of ``tried`` fresh processes were lost to the trial, too."""
+    """``wrong`` of ``tried`` fresh processes were lost to the trial, too.  Where none was, it is a
+    lost process and no crash of this operator, with a fingerprint of its own: it says nothing of
+    the call, so a hunt does not fail for it, and it hides no crash of that call."""
     if not tried:
         why = "no time was left to make it again"
     elif wrong:
         why = f"in {wrong} of {tried} fresh processes too"
     else:
-        why = (f"in none of {tried} fresh processes: it needs what ran before it, or the machine "
-               "is at fault; is the hardware sound?")
+        why = (f"in 0 of {tried} fresh processes: an earlier call may have damaged the memory of "
+               "that one, or the machine is at fault; is the hardware sound? a sweep of this "
+               "machine would tell")
+        divergence = dataclasses.replace(
+            divergence, word=LOST,
+            magnitude_class=f"{divergence.magnitude_class}, not in a fresh process")
     found = FoundDivergence(
         fingerprint=divergence.fingerprint, seen_as=divergence.fingerprint, word=divergence.word,
         oracle=divergence.oracle, op=divergence.op, target=target,
@@ -88,6 +96,7 @@ def last_words(tail: str) -> str:
     """What a log ends with: of a fatal error its kind and the innermost places, without folders."""
     _, fatal, rest = tail.rpartition(_FATAL)
     if fatal:
-        frames = [f"{file}:{line} in {name}" for file, line, name in _FRAME.findall(rest)]
+        _, _, current = rest.rpartition(_CURRENT)
+        frames = [f"{file}:{line} in {name}" for file, line, name in _FRAME.findall(current)]
         return ", ".join([rest.partition("\n")[0].strip(), *frames[:MAX_LINES]])
     return " / ".join(tail.splitlines()[-MAX_LINES:])

@@ -88,7 +88,8 @@ class Done(Record, frozen=True, kw_only=True):
     """A round has ended.  ``checked`` counts judged calls by (oracle, packet), ``not_judged`` by
     (oracle, packet, reason), ``met`` divergences by kind, ``errors`` failures of ours by text,
     ``remarks`` why an oracle cannot work here, by oracle.
-    ``is_whole`` is false where time ran out before the last example."""
+    ``is_whole`` is false where time ran out before the last example; ``is_hurt`` true where this
+    process may be damaged (``Divergence.may_hurt``) and should make no more."""
 
     trials: int = 0
     refused: int = 0
@@ -99,21 +100,26 @@ class Done(Record, frozen=True, kw_only=True):
     errors: dict[str, int] = msgspec.field(default_factory=dict)
     remarks: dict[str, str] = msgspec.field(default_factory=dict)
     is_whole: bool = True
+    is_hurt: bool = False
 
 
 class MadeAgain(Record, frozen=True, kw_only=True):
-    """The answer to :class:`Again`; ``error`` is what kept the trial from being made."""
+    """The answer to :class:`Again`; ``error`` is what kept the trial from being made, ``is_hurt``
+    as in :class:`Done`."""
 
     wrong: int
     tried: int
     error: str = ""
+    is_hurt: bool = False
 
 
 class Failed(Record, frozen=True, kw_only=True):
-    """An exception of ours ended a round, at the trial with this digest (empty: at none)."""
+    """An exception of ours ended a round, at the trial with this digest (empty: at none);
+    ``is_hurt`` as in :class:`Done`."""
 
     error: str
     digest: str = ""
+    is_hurt: bool = False
 
 
 class Died(Record, frozen=True, kw_only=True):

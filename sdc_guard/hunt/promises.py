@@ -6,9 +6,13 @@ index, a factorization.  A call that breaks such a promise has no right result, 
 
 from __future__ import annotations
 
+import inspect
+from types import FunctionType
+
 import msgspec
 import torch
 
+from sdc_guard.hunt import layouts
 from sdc_guard.hunt.trial import Literal, Operand, num_elements
 
 FREE = frozenset((
@@ -53,6 +57,8 @@ symmetric, or positive definite."""
 IN_ROWS = frozenset({"contiguous", "offset"})
 """Layouts whose last dimension lies side by side in memory."""
 DENSE = frozenset({"contiguous"})
+APART = frozenset(layouts.LAYOUTS) - {"overlapping"}
+"""Layouts in which rows do not share memory."""
 
 LAYOUTS: dict[str, frozenset[str]] = {
     **{f"aten._fused_{name}": IN_ROWS for name in ("adagrad", "adam", "adamw", "sgd")},
@@ -74,8 +80,9 @@ def is_free(packet: str, argument: str) -> bool:
 
 
 def layouts_of(packet: str) -> frozenset[str] | None:
-    """The layouts that the operands of an operator may have; None for any."""
-    return LAYOUTS.get(packet)
+    """The layouts that the operands of an operator may have; None for any.  Nobody hands windows
+    that share memory to an internal one."""
+    return LAYOUTS.get(packet, None if is_public(packet) else APART)
 
 
 FIXED_SHAPES = frozenset({"convolution", "pool", "pooling", "upsample", "sampling", "recurrent",
@@ -89,19 +96,12 @@ def may_resize(packet: str, family: str) -> bool:
     kernels behind it need not."""
     if packet in DIMS_KEPT:
         return False
-    return not (is_internal(packet) and family in FIXED_SHAPES)
+    return is_public(packet) or family not in FIXED_SHAPES
 
 
-def is_internal(target: str) -> bool:
-    """True for operators of ATen that other functions call for people, by overload or packet."""
-    if not target.startswith("aten."):
-        return False
-    base = target.split(".")[1]
-    return base.startswith(("_", "native_")) or "_backward" in base
-
-
-DIMS_KEPT = frozenset({"aten._fft_c2r"})
-"""Kernels that are told a size of their result besides the dimension: neither may change alone."""
+DIMS_KEPT = frozenset({"aten._fft_c2r", "aten.segment_reduce"})
+"""Kernels that are told a size besides the dimension, of the result or by offsets into the operand:
+neither may change alone."""
 
 
 NOTHING = Literal(data="")
@@ -121,16 +121,59 @@ KEEPING = ("permuted", "stepped", "gapped", "offset")
 
 
 def base_of(target: str) -> str:
-    """``sum`` of ``aten.sum.dim_IntList`` and ``torch.sum``, ``add`` of ``torch.Tensor.add_``."""
+    """``sum`` of ``aten.sum.dim_IntList``, ``aten.sum`` and ``torch.sum``, ``add`` of
+    ``torch.Tensor.add_``."""
     parts = target.split(".")
     base = parts[1] if len(parts) == 3 and parts[0] != "torch" else parts[-1]
     return base if base.endswith("__") else base.removesuffix("_")
 
 
+INTERNAL = ("_", "native_", "mkldnn_", "miopen_", "cudnn_", "fused_", "batch_norm_")
+"""What names of operators begin with that other functions call for people."""
+INTERNAL_TOO = frozenset({"rrelu_with_noise"})
+"""Internal operators whose names do not tell."""
+
+
 def is_public(target: str) -> bool:
-    """True if users call the target, and no other operator prepares its operands."""
+    """True if users call the target (an overload, a packet or a Python path), and no other operator
+    prepares its operands."""
     base = base_of(target)
-    return not (base.startswith(("_", "native_", "mkldnn_")) or "_backward" in base)
+    if base.startswith("__") and base.endswith("__"):
+        return True
+    return not (base.startswith(INTERNAL) or base in INTERNAL_TOO or "_backward" in base
+                or base.endswith("_forward"))
+
+
+def packet_called(target: str) -> str:
+    """The packet whose promises hold for a target: ``aten.native_group_norm`` for that packet, its
+    overloads and ``torch.native_group_norm``; empty for Python paths that are no operator."""
+    parts = target.split(".")
+    if parts[0] != "torch":
+        return ".".join(parts[:2])
+    base = base_of(target)
+    is_operator = parts[1:-1] in ([], ["Tensor"]) and hasattr(torch.ops.aten, base)
+    return f"aten.{base}" if is_operator else ""
+
+
+def hands_on_out(packet: str) -> bool:
+    """True if people may give the operator an ``out=``: it is public, and is not known to them by a
+    function of ``torch.nn.functional`` that takes none."""
+    base = base_of(packet)
+    function = getattr(torch.nn.functional, base, None)
+    return is_public(packet) and (
+        hasattr(torch, base) or not isinstance(function, FunctionType)
+        or "out" in inspect.signature(function).parameters)
+
+
+def are_bound(target: str, operands: list[Operand]) -> bool:
+    """True if the other arguments of an internal call belong to its ``operands`` too: what is kept
+    of them was computed with these very flags and numbers (``eps`` of a saved deviation, the
+    direction of a workspace).  An index alone was not, but in a gradient."""
+    if is_public(target):
+        return False
+    kept = [o for o in operands if not o.free]
+    return any("_backward" in target or not (o.dtype == "bool" or o.dtype in ("int32", "int64"))
+               for o in kept)
 
 
 def promised_domains(target: str, operands: list[Operand]) -> dict[int, str]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sdc_guard.calls import BoundCall
 from sdc_guard.document.operators import packet_of
-from sdc_guard.hunt.divergence import SEVERITY, Divergence
+from sdc_guard.hunt.divergence import LOST, SEVERITY, Divergence
+from sdc_guard.hunt.documented import marked
 from sdc_guard.hunt.execution import execute
 from sdc_guard.hunt.judging import judged
 from sdc_guard.hunt.oracles._registry import Oracle, Session
 from sdc_guard.hunt.trial import Trial
 from sdc_guard.observe.classify import classify
 
-LOUD = frozenset({"crash", "hang"})
+LOUD = frozenset({"crash", "hang", LOST})
 """Words of calls that must not be made in this process again."""
 _MAGNITUDES = ("few ulps", "many ulps", "gross")
 MISSED_AT_MOST = 0.01
@@ -64,11 +65,13 @@ def _rank(word: str) -> int:
 
 
 def divergences(oracle: Oracle, trial: Trial, session: Session) -> Iterator[Divergence]:
-    """What one oracle says of a trial that is made once, whether or not it would be due."""
+    """What one oracle says of a trial that is made once, whether or not it would be due, under the
+    words that stand after what is documented, as in a search."""
     session.begin()
     base = execute(trial)
     if not base.refusal:
-        yield from oracle.check(session, trial, base)
+        for divergence in oracle.check(session, trial, base):
+            yield marked(trial, divergence)
 
 
 def shows(oracle: Oracle, trial: Trial, wanted: Divergence, session: Session) -> Divergence | None:
@@ -101,7 +104,7 @@ def is_condemned_again(divergence: Divergence) -> bool | None:
     entry = classify(seen.call.form.op)
     if entry.spec is None:
         return None
-    images = type(seen)(BoundCall(seen.call.form, seen.call.args), seen.held)
+    images = replace(seen, call=BoundCall(seen.call.form, seen.call.args))
     return any(is_same(divergence, d)
                for d in judged(Session(), divergence.oracle, images, entry))
 

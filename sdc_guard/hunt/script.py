@@ -103,8 +103,9 @@ def call_arguments(call: BoundCall, names: dict[int, str]) -> str:
     """The arguments of a call as source; ``names`` are those of its tensors, by ``id``."""
     form, args = call.form, list(call.args)
     shown = [spelled_argument(a, names) for a in args]
-    is_default = [not isinstance(a, Tensor) and repr(a) == repr(d)
-                  for a, d in zip(args, form.defaults, strict=True)]
+    is_default = [
+        schema.has_default_value() and not isinstance(a, Tensor) and repr(a) == repr(d)
+        for a, d, schema in zip(args, form.defaults, form.op._schema.arguments, strict=True)]
     positional = form.num_positional
     while positional and is_default[positional - 1]:
         positional -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +25,8 @@ def outcome_of(path: Path, python: str, timeout_s: float) -> tuple[str, str]:
 
     A script that an exception ended exits with 1 too, so the last word it printed decides.
     """
+    if os.path.dirname(python):
+        python = os.path.abspath(python)  # the script is run in its own folder
     try:
         done = subprocess.run([python, str(path)], capture_output=True, text=True, errors="replace",
                               timeout=timeout_s, check=False, cwd=path.parent)

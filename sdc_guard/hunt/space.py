@@ -20,7 +20,7 @@ from sdc_guard.hunt.corners import (
 from sdc_guard.hunt.indexed import indexed_tables
 from sdc_guard.hunt.promises import (
     DIMS_KEPT,
-    is_internal,
+    are_bound,
     is_public,
     kept_layouts,
     promised_domains,
@@ -80,10 +80,13 @@ class Space:
             (where, name, a) for where, name, a in named
             if isinstance(a, (Scalar, Items)) and has_corners(name, a)
             and fits_form(name, trial.target) and packet_of(trial.target) not in DIMS_KEPT]
+        self.is_public = is_public(trial.target)
+        if are_bound(trial.target, [o for p, o in enumerate(self.operands) if p not in self.outs]):
+            self.corners = []
         # Public callers hand dimensions on counted from the front.
-        self.num_corners = FROM_THE_BACK if is_internal(trial.target) else 2 * FROM_THE_BACK
+        self.num_corners = 2 * FROM_THE_BACK if self.is_public else FROM_THE_BACK
         self.num_given = len(self.corners)
-        if "" not in given and not is_internal(trial.target):  # "": a number might be given twice
+        if "" not in given and self.is_public:  # "": a number might be given twice
             self.corners += [(name, name, value) for name, value in left_out(trial.target)
                              if name not in given]
         self.fixed_layouts = kept_layouts(trial.target, places, self.operands, self.shapes)
@@ -91,7 +94,6 @@ class Space:
         self.tables = indexed_tables(trial, places, self.operands)
         self.rows = frozenset(self.shapes[t.place][t.dim] for t in self.tables
                               if t.place in self.shapes)
-        self.is_public = is_public(trial.target)
         self.optional_dims = tuple(where for where, name, _ in self.corners
                                    if name in DIMS and may_be_none(trial.target, name))
         self.may_be_square = (
@@ -117,6 +119,8 @@ class Space:
             return ""
         if rule == "reduction" and (len(inputs) != 1 or len(self.operands) - len(self.outs) != 1):
             return ""
+        if rule == "reduction" and self.outs and not is_public(self.template.trial.target):
+            return ""  # an ``out=`` has the shape that the caller has worked out
         return rule
 
     def is_dim_stale(self, name: str, value: Scalar | Items, rank: int) -> bool:

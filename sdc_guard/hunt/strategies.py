@@ -127,7 +127,8 @@ def _trial(pick: Pick, near: Neighbourhood) -> Trial:
         shape = shapes.get(place, operand.shape)
         if place in space.outs:
             return msgspec.structs.replace(
-                operand, shape=shape, layout=_layout(pick, space, writes=True),
+                operand, shape=shape,
+                layout=_layout(pick, space, writes=True) if space.is_public else _PLAIN,
                 values=operand.values if shape == operand.shape else Fill(kind="constant"))
         if place == space.mixed and seed % 29 == 1:
             return _of_another_dtype(pick, space, operand, shape, seed)
@@ -321,8 +322,9 @@ _NUMBERS_WITH_PARTS = ("float", "bfloat", "complex")
 
 
 def _unsized(space: Space, trial: Trial) -> Trial:
-    """The results' sizes are left to the call: an ``out=`` without elements is resized."""
-    if not space.outs:
+    """The results' sizes are left to the call: an ``out=`` without elements is resized.  Internal
+    kernels get one that fits."""
+    if not space.outs or not space.is_public:
         return trial
     return trial.mapped(lambda place, operand: operand if place not in space.outs else (
         msgspec.structs.replace(operand, shape=(0,), values=_NOTHING, layout=_PLAIN)))
@@ -330,7 +332,8 @@ def _unsized(space: Space, trial: Trial) -> Trial:
 
 def _aliased(space: Space, trial: Trial, seed: int) -> Trial:
     """Sometimes the result is written over an operand: of an elementwise call, or of one whose
-    operands happen to have its shape."""
+    operands happen to have its shape.  Many operators refuse that, but torch finds it out of dense
+    memory alone, so that others are asked for nothing else."""
     every = 4 if space.rule == "elementwise" else 3
     if len(space.outs) != 1 or seed % every or not space.is_public:
         return trial
@@ -338,6 +341,8 @@ def _aliased(space: Space, trial: Trial, seed: int) -> Trial:
     out = operands[space.outs[0]]
     for place, operand in enumerate(operands):
         same = operand.shape == out.shape and operand.dtype == out.dtype
+        if space.rule != "elementwise" and operand.layout.kind != "contiguous":
+            continue
         if place != space.outs[0] and same and operand.layout.kind not in CHANGES_VALUES:
             kwargs = {name: Alias(of=place) if isinstance(value, Operand) else value
                       for name, value in trial.kwargs.items()}

@@ -15,7 +15,7 @@ import torch
 
 from sdc_guard.calls import OpForm
 from sdc_guard.errors import UsageError
-from sdc_guard.hunt.promises import is_free, layouts_of
+from sdc_guard.hunt.promises import is_free, is_public, layouts_of
 from sdc_guard.hunt.templates import Template
 from sdc_guard.hunt.trial import (
     STRIDED,
@@ -150,8 +150,7 @@ class _Arguments:
         self._max_bytes = max_bytes
         self._backward = backward
         self._positions: list[int] = []
-        base = form.packet.partition(".")[2]
-        self._is_internal = base.startswith("_") or base.endswith("_backward")
+        self._is_internal = not is_public(form.packet)
 
     def argument(self, place: int, value: traced.Argument) -> Argument:
         name = self.form.argument_names[place]

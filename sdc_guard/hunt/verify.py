@@ -63,7 +63,10 @@ def _versions(python: str, timeout_s: float) -> tuple[str, str, str]:
     if done.returncode:
         last = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
         return "", "", last[:300]
-    torch, _, version = done.stdout.strip().splitlines()[-1].partition(" ")
+    lines = done.stdout.strip().splitlines()
+    if not lines:
+        return "", "", "it ends without a word: it is no Python"
+    torch, _, version = lines[-1].partition(" ")
     return torch, version, ""
 
 

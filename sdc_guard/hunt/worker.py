@@ -6,12 +6,15 @@ trial is in the slot before it is made, and nothing that matters is kept here al
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import faulthandler
 import importlib
 import os
 import resource
 import signal
+import threading
 import time
 import traceback
 import warnings
@@ -55,6 +58,8 @@ DEAR_SHARE = 0.04
 """An oracle that looks at fewer trials than that takes seconds for one."""
 MAX_TRIES = 300
 """Trials of a reduction."""
+PR_SET_PDEATHSIG = 1
+PARENT_TICK_S = 1.0
 MAX_TEMPLATE_FILES = 64
 """Targets whose templates a worker holds."""
 
@@ -82,7 +87,10 @@ def run(pipe: Connection, options: bytes) -> None:
 
 
 def _set_apart(options: Options) -> None:
-    """A process group of its own, its output in the log, its memory limited."""
+    """A process group of its own, its output in the log, its memory limited, and no longer than its
+    parent."""
+    if options.parent:
+        _end_with(options.parent)
     if hasattr(os, "setsid"):
         os.setsid()
     log = os.open(options.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -93,6 +101,20 @@ def _set_apart(options: Options) -> None:
     torch.set_num_threads(1)
     if options.memory_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, 2 * (_data_bytes() + options.memory_bytes,))
+
+
+def _end_with(parent: int) -> None:
+    """End when the parent has, whatever this process does then; the end of the pipe does not tell,
+    because what was started meanwhile may hold its other end."""
+    with contextlib.suppress(OSError, AttributeError):  # of Linux; at once, in the midst of a call
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_TICK_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _data_bytes() -> int:
@@ -120,6 +142,7 @@ class Worker:
         self._session = Session(max_bytes=options.max_bytes, max_threads=options.max_threads)
         self._templates: dict[str, tuple[Template, ...]] = {}
         self._taken: set[str] = set()
+        self._is_hurt = False
 
     def search(self, task: Round) -> None:
         """One round of one target."""
@@ -132,7 +155,6 @@ class Worker:
 
         def on_trial(trial: Trial) -> None:
             nonlocal latest
-            self._end_with_parent()
             if skip and without_modes(trial) in skip:
                 hypothesis.reject()
             latest = self._put(trial)
@@ -155,7 +177,7 @@ class Worker:
                 database=DirectoryBasedExampleDatabase(task.database) if task.database else None)
         except Exception as error:
             digest = without_modes(decode(latest)) if latest else ""
-            self._send(Failed(error=_words(error), digest=digest))
+            self._send(Failed(error=_words(error), digest=digest, is_hurt=self._is_hurt))
             return
         finally:
             self._slot.put(b"")
@@ -164,7 +186,7 @@ class Worker:
             checked=tuple((*key, n) for key, n in session.checked.items()),
             not_judged=tuple((*key, n) for key, n in session.not_judged.items()),
             met=dict(met), errors=dict(self._errors), remarks=dict(session.remarks),
-            is_whole=tally.elapsed_s < limit_s))
+            is_whole=tally.elapsed_s < limit_s, is_hurt=self._is_hurt))
 
     def _oracles_of(self, number: int) -> tuple[Oracle, ...]:
         """Dear ones take part from the first long round on, so that a short hunt meets all
@@ -184,11 +206,13 @@ class Worker:
                 kinds = {d.fingerprint for d in examine(self._session, self._oracles, trial)}
                 wrong += task.kind in kinds
         except Exception as error:
-            self._send(MadeAgain(wrong=wrong, tried=tried, error=_words(error)))
+            self._send(MadeAgain(wrong=wrong, tried=tried, error=_words(error),
+                                 is_hurt=self._is_hurt))
             return
         finally:
             self._slot.put(b"")
-        self._send(MadeAgain(wrong=wrong, tried=tried, error=next(iter(self._errors), "")))
+        self._send(MadeAgain(wrong=wrong, tried=tried, error=next(iter(self._errors), ""),
+                             is_hurt=self._is_hurt))
 
     def reduce(self, task: Reduce) -> None:
         """Write up the smallest trial that still gives the divergence, if it comes again."""
@@ -211,11 +235,11 @@ class Worker:
                     self._send(Found(found=found, is_reduced=True))
                     break
         except Exception as error:
-            self._send(MadeAgain(wrong=wrong, tried=1, error=_words(error)))
+            self._send(MadeAgain(wrong=wrong, tried=1, error=_words(error), is_hurt=self._is_hurt))
             return
         finally:
             self._slot.put(b"")
-        self._send(MadeAgain(wrong=wrong, tried=1))
+        self._send(MadeAgain(wrong=wrong, tried=1, is_hurt=self._is_hurt))
 
     def _finder(
         self, *, is_quick: bool = False, is_small: bool = False, bundles: Path | None = None,
@@ -241,10 +265,6 @@ class Worker:
     def _send(self, message: Message) -> None:
         self._pipe.send_bytes(packed(message))
 
-    def _end_with_parent(self) -> None:
-        if self._options.parent and os.getppid() != self._options.parent:
-            os._exit(1)
-
     def _templates_of(self, file: str) -> tuple[Template, ...]:
         known = self._templates.get(file)
         if known is None:
@@ -254,11 +274,15 @@ class Worker:
         return known
 
     def _guarded(self, oracle: Oracle) -> Oracle:
-        """The oracle, a failure of which costs its word on one trial and is counted."""
+        """The oracle, a failure of which costs its word on one trial and is counted; what it says
+        of memory is noted."""
 
         def check(session: Session, trial: Trial, base: Execution) -> Iterator[Divergence]:
+            self._slot.beat()
             try:
-                yield from oracle.check(session, trial, base)
+                for divergence in oracle.check(session, trial, base):
+                    self._is_hurt |= divergence.may_hurt
+                    yield divergence
             except Exception as error:
                 self._errors[f"oracle {oracle.name} on {trial.target}: {_words(error)}"] += 1
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -197,18 +197,22 @@ def devices_of(run: Run) -> frozenset[str]:
 
 def known_of(report: Report) -> dict[tuple[str, str, str], Known]:
     """What the report found, as a baseline's lines, the most severe verdict of each key."""
-    torch_by_run = {run.id: torch_of(run) for run in report.runs}
     found: dict[tuple[str, str, str], Known] = {}
+    for _, item in lines_of(report):
+        found.setdefault(key_of(item), item)
+    return found
+
+
+def lines_of(report: Report) -> Iterator[tuple[Entry, Known]]:
+    """Each entry with the line that would know it, the most severe first."""
+    torch_by_run = {run.id: torch_of(run) for run in report.runs}
     for divergence in divergences(report):
         for entry in divergence.entries:
-            if entry.verdict.value == "not tested":
-                continue
-            item = Known(
-                id=entry.id, verdict=entry.verdict.value, op=entry.finding.op, where=_where(entry),
-                torch=torch_by_run.get(entry.run, UNKNOWN_TORCH),
-                device=one_line(device_class(entry.finding.device)) or "unknown")
-            found.setdefault(key_of(item), item)
-    return found
+            if entry.verdict.value != "not tested":
+                yield entry, Known(
+                    id=entry.cause or entry.id, verdict=entry.verdict.value, op=entry.finding.op,
+                    where=_where(entry), torch=torch_by_run.get(entry.run, UNKNOWN_TORCH),
+                    device=one_line(device_class(entry.finding.device)) or "unknown")
 
 
 def _where(entry: Entry) -> str:

@@ -22,7 +22,9 @@ from sdc_guard.report.baseline import (
     Baseline,
     devices_of,
     environments_of,
+    key_of,
     known_of,
+    lines_of,
     torch_of,
 )
 
@@ -92,18 +94,18 @@ def _states(
     """Of each fingerprint the worst state that it has under any torch version and device."""
     states: dict[str, str] = {}
     worse: dict[str, None] = {}
-    for key, item in known_of(report).items():
-        old = baseline.known.get(key) if baseline is not None else None
+    for entry, item in lines_of(report):
+        old = baseline.known.get(key_of(item)) if baseline is not None else None
         state = KNOWN
         if old is None:
             state = NEW
         elif SEVERITY.index(item.verdict) < SEVERITY.index(old.verdict):
             state = NEW
-            worse[item.id] = None
+            worse[entry.id] = None
         elif is_expired(old, today):
             state = EXPIRED
         order = (KNOWN, EXPIRED, NEW)
-        states[item.id] = max(states.get(item.id, KNOWN), state, key=order.index)
+        states[entry.id] = max(states.get(entry.id, KNOWN), state, key=order.index)
     return states, tuple(worse)
 
 

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from sdc_guard.hunt.throughput import Rate
 from sdc_guard.intervals import proportion
 from tests.hunt_power.mutant import Mutant
 from tests.hunt_power.outcome import Outcome
-from tests.hunt_power.throughput import Rate
 
 HEADS = {"hunt": "the hunt", "catalogue": "torch's catalogue, once", "random": "random, contiguous",
          "survey": "ulpwise survey"}
@@ -31,9 +31,10 @@ The rivals get an oracle better than any that they have, the right kernel on the
 compare with `torch.testing.assert_close` and its default tolerances: so these are upper bounds of
 what they find. **torch's catalogue**: every sample of the operator's entries once, in every dtype,
 forward and backward, also non-contiguous, in place and with `out=`. **Random**: Hypothesis,
-contiguous tensors and plain arguments, {seconds:.0f} s. **ulpwise survey** (PyPI ulpwise 0.3.4, for
-pointwise mutants): any figure of its row that differs from the right kernel's row; `none` where it
-has no such function.
+contiguous tensors and plain arguments, {rival_seconds:.0f} s of the
+process.
+**ulpwise survey** (PyPI ulpwise 0.3.4, for pointwise mutants): any figure of its row that differs
+from the right kernel's row; `none` where it has no such function.
 
 95 % intervals; an interval of mutants speaks of bugs like these, not of all bugs.
 """
@@ -67,15 +68,16 @@ def _cell(outcome: Outcome | None) -> str:
     return "**missed**"
 
 
-def page(results: Results, mutants: Mapping[str, Mutant], stamp: dict[str, Any], seconds: float,
-         rates: tuple[Rate, ...]) -> str:
+def page(results: Results, mutants: Mapping[str, Mutant], stamp: dict[str, Any],
+         rates: tuple[Rate, ...], *, seconds: float, rival_seconds: float) -> str:
     """The whole page."""
     lines = ["# What the hunt finds of planted bugs", "",
              *(f"- command: `{command}`" for command in stamp["commands"]),
              f"- commit: {', '.join(stamp['commits'])}; seed {stamp['seed']}; torch "
              f"{stamp['torch']}, numpy {stamp['numpy']}, Python {stamp['python']}",
              f"- machine: {stamp['platform']}, {stamp['processor']}, {stamp['num_cores']} cores, "
-             f"load {stamp['load']:.1f}", "", TEXT.format(seconds=seconds),
+             f"load {stamp['load']:.1f}", "",
+             TEXT.format(seconds=seconds, rival_seconds=rival_seconds),
              "| | found | of pointwise mutants |", "|---|---|---|"]
     for method, head in HEADS.items():
         mine = {name: o for (m, name), o in results.items() if m == method}
@@ -117,8 +119,9 @@ def _missed(results: Results, mutants: Mapping[str, Mutant]) -> list[str]:
 
 
 def _throughput(rates: tuple[Rate, ...]) -> list[str]:
-    lines = ["Calls drawn, made and judged in one process on one core; `small` have at most 4096 "
-             "elements. Judged: verdicts of oracles on calls of operators.", "",
+    lines = ["Calls drawn, made and judged per second of one process on one core, as many of each "
+             "built-in operator; `small` have at most 4096 elements. "
+             "Judged: verdicts of oracles on calls of operators.", "",
              "| oracles | operator | calls per second | small | judged per second |",
              "|---|---|---|---|---|"]
     for r in rates:

@@ -22,16 +22,18 @@ import torch
 
 from sdc_guard.bench.results import make_stamp
 from sdc_guard.hunt.loading import load_templates
+from sdc_guard.hunt.throughput import Rate
 from sdc_guard.plain_json import plain
 from tests.hunt_power import page
 from tests.hunt_power.child import METHODS
 from tests.hunt_power.mutants import MUTANTS
 from tests.hunt_power.outcome import Outcome
-from tests.hunt_power.throughput import Rate
 
 WANTED_SHARE = 0.9
 SLACK_S = 240.0
 """What a child may take beyond its search: imports, templates, one slow call."""
+SHARED = 4
+"""A rival's search counts seconds of its process; on a busy machine they take longer."""
 
 
 def jobs(methods: list[str], only: list[str]) -> list[tuple[str, str]]:
@@ -39,6 +41,11 @@ def jobs(methods: list[str], only: list[str]) -> list[tuple[str, str]]:
     return [(method, name) for method in methods for name, mutant in MUTANTS.items()
             if (not only or any(word in name for word in only))
             and (method != "survey" or mutant.is_pointwise)]
+
+
+def seconds_of(method: str, options: argparse.Namespace) -> float:
+    """How long a search of that method may take."""
+    return float(options.seconds if method == "hunt" else options.rival_seconds)
 
 
 def tried(folder: Path, method: str, name: str, seconds: float, seed: int) -> Path:
@@ -60,15 +67,16 @@ def make(path: Path, method: str, name: str, options: argparse.Namespace) -> Out
     kept = read(path)
     if kept is not None:
         return kept
+    seconds = seconds_of(method, options)
     paths = [p for p in (str(options.ulpwise or ""), os.environ.get("PYTHONPATH", "")) if p]
     command = [sys.executable, "-m", "tests.hunt_power.child", name, method, "--seconds",
-               str(options.seconds), "--seed", str(options.seed), "--cache", str(options.work)]
+               str(seconds), "--seed", str(options.seed), "--cache", str(options.work)]
     # Two threads at most, so that what is wrong for one thread count can be met.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)}
     started_s = time.monotonic()
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment,
-                              timeout=options.seconds + SLACK_S, check=False)
+                              timeout=SHARED * seconds + SLACK_S, check=False)
         outcome = msgspec.json.decode(done.stdout.splitlines()[-1], type=Outcome)
     except subprocess.TimeoutExpired:
         outcome = Outcome(reason="it did not end", elapsed_s=time.monotonic() - started_s)
@@ -87,7 +95,7 @@ def throughput(options: argparse.Namespace) -> tuple[Rate, ...]:
     path = options.work / "throughput.json"
     if options.throughput:
         done = subprocess.run(
-            [sys.executable, "-m", "tests.hunt_power.throughput", "--cache", str(options.work)],
+            [sys.executable, "-m", "sdc_guard.hunt.throughput", "--json"],
             capture_output=True, text=True, check=True,
             env={**os.environ, "OMP_NUM_THREADS": "1"})
         path.write_text(done.stdout.splitlines()[-1])
@@ -100,10 +108,11 @@ def write(results: page.Results, options: argparse.Namespace, rates: tuple[Rate,
         " ".join(["python -m tests.hunt_power.run", *sys.argv[1:]]), seed=options.seed))
     shown = {name: MUTANTS[name] for name in MUTANTS if any(n == name for _, n in results)}
     options.out.mkdir(parents=True, exist_ok=True)
-    text = page.page(results, shown, stamp, options.seconds, rates)
+    text = page.page(
+        results, shown, stamp, rates, seconds=options.seconds, rival_seconds=options.rival_seconds)
     (options.out / "power.md").write_text(text)
     document = {
-        "stamp": stamp, "seconds": options.seconds,
+        "stamp": stamp, "seconds": options.seconds, "rival_seconds": options.rival_seconds,
         "mutants": [{
             "name": name, "kind": mutant.kind, "like": mutant.like, "ops": mutant.ops,
             "kernels": mutant.kernels, "is_pointwise": mutant.is_pointwise,
@@ -117,6 +126,8 @@ def main() -> None:
     """Try what was not tried, write the table, and judge."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=120, help="for each search")
+    parser.add_argument("--rival-seconds", type=float, default=120,
+                        help="for each search of a rival, of its process")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS)
     parser.add_argument("--only", nargs="+", default=[], help="mutants with one of these words")
@@ -132,7 +143,7 @@ def main() -> None:
 
     def one(job: tuple[str, str]) -> None:
         method, name = job
-        path = tried(options.work, method, name, options.seconds, options.seed)
+        path = tried(options.work, method, name, seconds_of(method, options), options.seed)
         outcome = results[job] = make(path, method, name, options)
         print(f"{method:9} {'found' if outcome.is_found else 'missed':6} "
               f"{outcome.elapsed_s:5.0f} s  {name}  {outcome.reason}", file=sys.stderr, flush=True)

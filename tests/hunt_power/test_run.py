@@ -10,17 +10,18 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import torch
 
+from sdc_guard.bench.workload import intra_op_threads
 from sdc_guard.hunt.loading import load_templates
 from sdc_guard.hunt.oracles._registry import chosen
+from sdc_guard.hunt.throughput import Rate, rate, targets
 from tests.hunt_power import hunting, run
 from tests.hunt_power.mutant import Planted, planted
 from tests.hunt_power.mutants import MUTANTS
 from tests.hunt_power.outcome import Outcome
 from tests.hunt_power.page import page, share
 from tests.hunt_power.rivals import catalogue, random_calls, survey
-from tests.hunt_power.throughput import Rate, rate
+from tests.simulated_clock import TickingClock
 
 pytestmark = pytest.mark.usefixtures("built_in_catalogue")
 EASY = MUTANTS["tanh of large numbers is NaN"]
@@ -30,6 +31,12 @@ STAMP = {"commands": ["c"], "commits": ["0"], "seed": 0, "torch": "2", "numpy": 
 
 HARMLESS = dataclasses.replace(EASY, bug=lambda info: None)
 STRIDED = MUTANTS["dot of strided vectors reads them as if they were dense"]
+
+
+@pytest.fixture(autouse=True)
+def _ends_after_so_many_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (hunting, random_calls):
+        monkeypatch.setattr(module, "time", TickingClock(0.05))
 
 
 def test_the_hunt_finds_an_easy_mutant(tmp_path: Path) -> None:
@@ -105,8 +112,8 @@ def test_the_survey_is_for_functions_that_it_has() -> None:
 
 
 def options(tmp_path: Path) -> argparse.Namespace:
-    return argparse.Namespace(seconds=1.0, seed=0, work=tmp_path, ulpwise=None, out=tmp_path / "o",
-                              throughput=False)
+    return argparse.Namespace(seconds=1.0, rival_seconds=1.0, seed=0, work=tmp_path, ulpwise=None,
+                              out=tmp_path / "o", throughput=False)
 
 
 def test_what_was_tried_is_not_tried_again(tmp_path: Path) -> None:
@@ -140,7 +147,7 @@ def test_the_table_counts_and_tells_why(tmp_path: Path) -> None:
                                                                                found_s=1.0)}
     rates = (Rate(op="aten.sum", oracles="bound", trials=900, refused=0, small=450, judged=1800,
                   elapsed_s=3.0),)
-    text = page(results, MUTANTS, STAMP, 120.0, rates)
+    text = page(results, MUTANTS, STAMP, rates, seconds=120.0, rival_seconds=30.0)
     assert share(o for (m, _), o in results.items() if m == "hunt") == (1, 3)
     assert "| the hunt | 1 of 3, 33.3% [" in text
     assert "70 calls, of which none met the bug" in text
@@ -157,8 +164,10 @@ def test_report_files_are_written_and_read_again(tmp_path: Path) -> None:
     assert "1 of 1" in (tmp_path / "o" / "power.md").read_text()
 
 
-def test_a_rate_counts_calls(tmp_path: Path) -> None:
-    torch.set_num_threads(1)
-    found = rate("aten.exp", ("bound",), 0.5, tmp_path, 0)
-    assert found.trials > 10
-    assert found.judged > 10
+def test_a_rate_counts_calls() -> None:
+    target, templates = next(iter(targets(None).items()))
+    with intra_op_threads(1):
+        found = rate(target, templates, ("bound",), examples=20)
+    assert found.trials == 20
+    assert found.judged > 0
+    assert found.elapsed_s > 0

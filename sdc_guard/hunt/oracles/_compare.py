@@ -18,6 +18,7 @@ from sdc_guard.hunt.judging import NO_REFERENCE, judged, verdict_of
 from sdc_guard.hunt.oracles import _facts
 from sdc_guard.hunt.oracles._conditioning import Estimate, estimate
 from sdc_guard.hunt.oracles._registry import Session
+from sdc_guard.hunt.promises import is_public
 from sdc_guard.hunt.trial import Trial
 
 Sides = tuple[str, str]
@@ -50,7 +51,7 @@ def against(
     if made.refusal:
         session.not_judged[oracle, packet, "not taken in the other way"] += 1
         return
-    session.checked[oracle, packet] += 1
+    session.compared(oracle, packet)
     yield from differing(session, oracle, base, made, sides, same_types=same_types)
 
 
@@ -60,7 +61,7 @@ def differing(
 ) -> Iterator[Divergence]:
     """What is wrong on either side of two calls that must give the same numbers."""
     unlike = types_differ(base, made) if same_types else ""
-    if unlike and not _facts.is_public(packet_of(base.trial.target)):
+    if unlike and not is_public(packet_of(base.trial.target)):
         return
     if unlike:
         yield plain(oracle, base, "semantic difference", f"{sides[0]} and {sides[1]}: {unlike}",

@@ -27,14 +27,6 @@ NOT_UNIQUE = (
 """Results of which more than one is right (signs of vectors, order of equal values)."""
 
 
-def is_public(packet: str) -> bool:
-    """True for packets of ATen that people may call: no leading underscore, no formula of a
-    gradient, no half of a forward pass."""
-    name = packet.partition(".")[2]
-    return not (name.startswith(("_", "native_", "mkldnn_", "fused_")) or "_backward_" in name
-                or name.endswith(("_backward", "_forward")))
-
-
 def _is_float(observation: Observation) -> bool:
     return any(t is not None and (is_covered_float(t.dtype) or is_covered_complex(t.dtype)
                                   or t.dtype.is_floating_point or t.dtype.is_complex)

@@ -11,9 +11,9 @@ from sdc_guard.check.plan import Plan
 from sdc_guard.hunt.divergence import Divergence
 from sdc_guard.hunt.execution import REFUSALS, Execution, Recorder
 from sdc_guard.hunt.judging import judged, verdict_of
-from sdc_guard.hunt.oracles import _facts
 from sdc_guard.hunt.oracles._compare import alike
 from sdc_guard.hunt.oracles._registry import Session
+from sdc_guard.hunt.promises import is_public
 from sdc_guard.ops._axes import narrow, narrow_call, size_of
 from sdc_guard.ops._determinism import RACING
 from sdc_guard.ops._symmetry import OUTERMOST
@@ -58,7 +58,7 @@ def part(
     recorder = Recorder()
     try:
         narrowed = narrow_call(call, plan.axes, axis, start, length)
-        if not _facts.is_public(packet):
+        if not is_public(packet):
             # Callers of kernels behind public functions hand over dense operands, no views.
             narrowed = narrowed.mapped(lambda _, t: t.contiguous())
         with torch.no_grad(), recorder:
@@ -66,7 +66,7 @@ def part(
     except REFUSALS as error:
         session.not_judged[oracle, packet, f"not taken: {type(error).__name__}"] += 1
         return
-    session.checked[oracle, packet] += 1
+    session.compared(oracle, packet)
     covered = [i for i, labels in enumerate(plan.axes.outputs)
                if axis in labels and i < len(held) and held[i] is not None]
     if all(alike(results[i], narrow(held[i], plan.axes.outputs[i], axis, start, length))

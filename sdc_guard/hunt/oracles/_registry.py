@@ -30,7 +30,7 @@ class Session:
     keeps, for the trial at hand, what the bounds said of each operator that ran
     (``judging.verdict_of``), ``told`` the wrong ones that an oracle has reported already.
     ``remarks`` says which oracles cannot work here, and why.  ``refused`` counts calls that were
-    not taken, by target.
+    not taken, by target, ``again`` what was made another time to be compared, by oracle.
     """
 
     max_bytes: int = 1 << 28
@@ -42,12 +42,19 @@ class Session:
     told: set[int] = field(default_factory=set)
     remarks: dict[str, str] = field(default_factory=dict)
     refused: Counter[str] = field(default_factory=Counter)
+    again: Counter[str] = field(default_factory=Counter)
 
     def begin(self) -> None:
         """Forget the trial before."""
         self.scores.clear()
         self.verdicts.clear()
         self.told.clear()
+
+    def compared(self, oracle: str, packet: str, times: int = 1) -> None:
+        """Count a call as judged by an oracle that has made it, or an operator of it, ``times``
+        more, and compared what came of it."""
+        self.checked[oracle, packet] += 1
+        self.again[oracle] += times
 
     def score(self, oracle: str, log2_ratio: float) -> None:
         """Offer how near a call came to its bound; the largest of a trial counts."""

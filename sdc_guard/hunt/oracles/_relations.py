@@ -14,6 +14,7 @@ from sdc_guard.hunt.judging import NO_REFERENCE, Verdict, judged, verdict_of
 from sdc_guard.hunt.oracles._compare import plain
 from sdc_guard.hunt.oracles._registry import Session
 from sdc_guard.ops._determinism import RACING
+from sdc_guard.ops._generic import RERUN_ON_COPIES
 
 SLICES = frozenset({"split", "flat"})
 VISITS = 2
@@ -40,7 +41,7 @@ def broken_relations(
                     reason = f"{relation.name}: {type(error).__name__}"
                     session.not_judged[oracle, packet, reason] += 1
                     break
-                session.checked[oracle, packet] += 1
+                session.compared(oracle, packet)
                 if not agrees:
                     yield from _explained(session, oracle, base, verdict, entry, relation, visit)
 
@@ -70,6 +71,8 @@ def _explained(
             yield replace(divergence, sides=sides)
     if wrong or verdict.reason != NO_REFERENCE or not relation.symmetry.known:
         return
+    if relation.name == RERUN_ON_COPIES.name:
+        return  # the oracle repeat says how often a call gives other bits
     if not any(_agrees(relation, verdict, visit) for _ in range(CONFIRMATIONS)):
         yield replace(
             plain(oracle, base, "inconclusive",

@@ -20,7 +20,6 @@ from sdc_guard.hunt.oracles import _facts
 from sdc_guard.hunt.oracles._compare import alike, comparable, plain, unexplained
 from sdc_guard.hunt.oracles._registry import Session, oracle
 from sdc_guard.hunt.trial import Trial
-from sdc_guard.records import Observation
 
 COMPILERS = ("g++", "clang++", "c++")
 MAX_FAILURES = 5
@@ -139,7 +138,7 @@ def _compared(session: Session, base: Execution, results: list[Tensor]) -> Itera
             yield replace(divergence, sides=sides)
     if len(base.observations) == 1 and len(base.observations[0].held) == len(results):
         entry = base.entries[0]
-        other = Observation(base.observations[0].call, tuple(results))
+        other = replace(base.observations[0], held=tuple(results))
         for divergence in judged(session, "compiled", other, entry):
             wrong = True
             yield replace(divergence, sides=sides, message=f"{divergence.message}, compiled")

@@ -20,6 +20,7 @@ from sdc_guard.hunt.judging import NO_REFERENCE, judged, verdict_of
 from sdc_guard.hunt.oracles import _facts
 from sdc_guard.hunt.oracles._compare import alike, comparable, plain, unexplained
 from sdc_guard.hunt.oracles._registry import Session, oracle
+from sdc_guard.hunt.promises import hands_on_out
 from sdc_guard.hunt.trial import Trial
 from sdc_guard.observe.classify import Entry
 from sdc_guard.records import Observation
@@ -43,7 +44,7 @@ def forms(session: Session, trial: Trial, base: Execution) -> Iterator[Divergenc
         if form.overwrites or _facts.matches(form.name, _facts.READS_MEMORY):
             continue
         out, in_place = siblings(form)
-        if out is not None and _facts.is_public(form.packet):
+        if out is not None and hands_on_out(form.packet):
             kinds = [*OUT_LAYOUTS, *(("input",) if _takes_itself(observation) else ())]
             yield from _with_out(session, base, observation, entry, out,
                                  kinds[turn % len(kinds)])
@@ -206,7 +207,7 @@ def _differing(
     results: tuple[Any, ...], sides: tuple[str, str],
 ) -> Iterator[Divergence]:
     packet = seen.call.form.packet
-    session.checked["forms", packet] += 1
+    session.compared("forms", packet)
     scratch = entry.spec.scratch if entry.spec is not None else ()
     unlike = [i for i, (a, b) in enumerate(zip(seen.held, results, strict=True))
               if i not in scratch and a is not None and not alike(a, b)]

@@ -42,6 +42,9 @@ NOT_DERIVATIVES = (
 """Functions whose backward is not the derivative on purpose; of symmetric or triangular matrices,
 of which entries are not free; and where indices may repeat, so that one of several values stays."""
 MAX_ELEMENTS = 4096
+WIDE = (torch.float64, torch.complex128)
+"""Of a result in another dtype differences see the steps of its rounding, not the slope that
+backward gives by definition."""
 
 
 @oracle("gradient", share=0.2)
@@ -112,6 +115,9 @@ def _against_differences(
     smooth = _moved(msgspec.structs.replace(widened(trial), modes=Modes()), seed, 0.0)
     run = execute(smooth, record=False)
     if run.refusal or not run.gradients:
+        return
+    if any(r is not None and r.requires_grad and r.dtype not in WIDE for r in run.results):
+        session.not_judged["gradient", packet, "rounds to a narrower dtype: a staircase"] += 1
         return
     derivative, terms, reach = _along(smooth, run, seed)
     values = []

@@ -33,7 +33,7 @@ def repeat(session: Session, trial: Trial, base: Execution) -> Iterator[Divergen
     if _facts.matches(trial.target, _facts.UNINITIALISED) or _facts.draws(base):
         session.not_judged["repeat", packet, "draws, or its result holds no numbers"] += 1
         return
-    session.checked["repeat", packet] += 1
+    session.compared("repeat", packet, times=2)
     runs = [_again(trial, base, byte) for byte in (0xFF, 0x00)]
     if all(_same(base, run) for run in runs):
         return

@@ -16,10 +16,10 @@ from sdc_guard.document.operators import packet_of
 from sdc_guard.hunt.divergence import Divergence
 from sdc_guard.hunt.execution import REFUSALS, Execution, under
 from sdc_guard.hunt.materialise import materialise
-from sdc_guard.hunt.oracles import _facts
 from sdc_guard.hunt.oracles._compare import plain
 from sdc_guard.hunt.oracles._numpy import BINARY, UNARY, expected_dtype
 from sdc_guard.hunt.oracles._registry import Session, oracle
+from sdc_guard.hunt.promises import is_public
 from sdc_guard.hunt.trial import Scalar, Trial
 from sdc_guard.records import Observation
 
@@ -38,7 +38,7 @@ def _against_meta(session: Session, trial: Trial, base: Execution) -> Iterator[D
     packet = packet_of(trial.target)
     names_device = any(isinstance(a, Scalar) and a.kind == "device"
                        for a in (*trial.args, *trial.kwargs.values()))
-    if trial.modes.autocast or names_device or trial.backward or not _facts.is_public(packet):
+    if trial.modes.autocast or names_device or trial.backward or not is_public(packet):
         return
     made = materialise(trial)
     known = {id(t): _meta(t) for t in made.tensors}

@@ -202,7 +202,7 @@ def _meters(report: Report) -> tuple[Meter, ...]:
     coverages = report.coverages
     meters: list[Meter] = []
     if coverages:
-        is_hunt = bool(report.runs) and all(run.kind == HUNT for run in report.runs)
+        is_hunt = _is_hunt(report)
         for name, part, whole in (
             ("calls checked", report.calls_checked, report.calls),
             ("FLOPs checked", report.flops_checked, report.flops)):
@@ -251,8 +251,14 @@ def _proves(report: Report, verdict: str) -> tuple[str, ...]:
             if rate < 0.5 else
             f"{counted(checked, 'checked call')}: too few to say what share of all calls is right.")
     else:
-        lines.append("Every finding was confirmed on the live inputs before it was written.")
+        lines.append("What diverged was made again before it was written; a finding says how often "
+                     "it came." if _is_hunt(report) else
+                     "Every finding was confirmed on the live inputs before it was written.")
     return tuple(lines)
+
+
+def _is_hunt(report: Report) -> bool:
+    return bool(report.runs) and all(run.kind == HUNT for run in report.runs)
 
 
 def _leaves_open(report: Report) -> tuple[str, ...]:

@@ -60,3 +60,14 @@ def test_a_lost_trial_is_the_same_one_in_other_modes() -> None:
     other = msgspec.structs.replace(trial, modes=Modes(threads=2, mkldnn=False))
     assert without_modes(trial) == without_modes(other) == trial.digest
     assert place_of_loss(Died(how="SIGSEGV", tail="a")) != place_of_loss(Died(how="hang"))
+
+
+def test_the_budget_begins_with_the_first_trial_not_with_the_start_of_workers(
+    tmp_path: Path,
+) -> None:
+    hunt = _later(_hunt(tmp_path), 60.0)
+    hunt._ticked()
+    assert hunt.left_s() > 299.0
+    hunt.crew._num_trials = 1
+    _later(hunt, 60.0)._ticked()
+    assert hunt.left_s() < 241.0

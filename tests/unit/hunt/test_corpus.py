@@ -53,6 +53,14 @@ def test_what_is_found_accumulates_and_what_is_gone_leaves(tmp_path: Path) -> No
     assert set(corpus.load_found()) == {second.seen_as}
 
 
+def test_what_a_killed_hunt_has_found_is_there_for_the_next(tmp_path: Path) -> None:
+    """The next one goes on behind the rounds that gave it."""
+    corpus, found = Corpus(tmp_path), made_found()
+    corpus.save(KEY, made_ledger(found), is_finished=False)
+    assert set(corpus.load_found()) == {found.seen_as}
+    assert corpus.load_state(KEY) is not None
+
+
 def test_only_what_is_hunted_is_made_again() -> None:
     """A file from elsewhere may name any function as the target of a trial; and what another oracle
     found would seem to be gone."""
@@ -120,6 +128,8 @@ def test_a_slot_tells_the_trial_and_that_it_moves(tmp_path: Path) -> None:
     assert (theirs.count(), theirs.trial()) == (0, "")
     ours.put(b"a long trial")
     ours.put(b"short")
-    assert (theirs.count(), theirs.trial()) == (2, "short")
+    assert (theirs.count(), theirs.trial(), theirs.beats()) == (2, "short", 2)
+    ours.beat()
+    assert (theirs.count(), theirs.trial(), theirs.beats()) == (2, "short", 3)
     ours.close()
     theirs.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from sdc_guard.document.reading import read_document, write_document
@@ -66,6 +67,28 @@ def test_a_new_divergence_is_an_entry_under_its_oracle(
     assert _exit_code(report, known) == 0, "the baseline knows it"
 
 
+@pytest.mark.parametrize(("change", "exit_code"), [
+    ({"layout_class": "columns", "magnitude_class": "few ulps", "oracle": "layout"}, 0),
+    ({"op": "aten.mm.default"}, 1),
+    ({"dtype_class": "half"}, 0),
+    ({"dtype_class": "half", "word": "precision"}, 1),
+    ({"oracle": "gradient"}, 1),
+])
+def test_a_baseline_knows_a_defect_in_any_layout_and_of_any_size(
+    change: dict[str, str], exit_code: int
+) -> None:
+    known = Baseline(known=known_of(_report(made_found())))
+    again = msgspec.structs.replace(
+        made_found(change.get("word", "corruption")), fingerprint="c" * 16, **change)
+    assert _exit_code(_report(again), known) == exit_code
+
+
+def test_a_worse_word_than_the_baseline_knows_is_new() -> None:
+    known = Baseline(known=known_of(_report(made_found("precision"))))
+    assert _exit_code(_report(made_found("corruption")), known) == 1
+    assert _exit_code(_report(made_found("precision")), known) == 0
+
+
 def test_a_documented_difference_is_no_finding_and_its_link_is_shown() -> None:
     report = _report(made_found("documented", "threads", link="https://docs.pytorch.org/x"))
     assert report.findings == ()
@@ -94,8 +117,8 @@ def test_a_cell_for_each_oracle_and_operator() -> None:
 def test_no_format_speaks_of_steps_modules_or_lines_that_a_hunt_does_not_have(name: str) -> None:
     report = with_scripts(_report(made_found()), [Path(f"findings/{made_found().fingerprint}.py")])
     text = rendered(judge(report), name)
-    for odd in ("at step", "since step", "(no module)", "no element can be named", "id=\"modules",
-                "Units and tests"):
+    for odd in ("live inputs", "at step", "since step", "(no module)", "no element can be named",
+                "id=\"modules", "Units and tests"):
         assert odd not in text
     if name == "html":
         assert "Oracles and operators" in text

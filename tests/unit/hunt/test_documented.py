@@ -7,8 +7,8 @@ from urllib.parse import urlparse
 import pytest
 
 from sdc_guard.hunt.divergence import SEVERITY, Divergence
-from sdc_guard.hunt.documented import ENTRIES, PREMISES, marked
-from sdc_guard.hunt.trial import Fill, Layout, Modes, Operand, Trial
+from sdc_guard.hunt.documented import ENTRIES, marked
+from sdc_guard.hunt.trial import Fill, Layout, Operand, Trial
 
 
 def _divergence(op: str, word: str, dtype_class: str = "float32") -> Divergence:
@@ -16,15 +16,15 @@ def _divergence(op: str, word: str, dtype_class: str = "float32") -> Divergence:
                       layout_class="contiguous", magnitude_class="")
 
 
-def _trial(target: str = "aten.add.Tensor", device: str = "cpu", modes: Modes | None = None,
+def _trial(target: str = "aten.add.Tensor", device: str = "cpu",
            layout: str = "contiguous") -> Trial:
     operand = Operand(dtype="float32", shape=(2, 2), values=Fill(kind="normal"),
                       layout=Layout(kind=layout))
-    return Trial(target=target, args=(operand,), device=device, modes=modes or Modes())
+    return Trial(target=target, args=(operand,), device=device)
 
 
 def test_entries_link_to_pages_of_the_documentation_and_use_known_words() -> None:
-    for entry in (*ENTRIES, *PREMISES):
+    for entry in ENTRIES:
         assert urlparse(entry.link).hostname == "docs.pytorch.org"
         assert {entry.word, *entry.words} <= set(SEVERITY)
         assert entry.note
@@ -47,11 +47,3 @@ def test_writing_to_shared_elements_is_documented_and_to_others_is_not() -> None
     assert marked(_trial("aten.add_.Tensor", layout="expanded"), divergence).word == "documented"
     assert marked(_trial("aten.add_.Tensor"), divergence).word == "corruption"
     assert marked(_trial("aten.add.Tensor", layout="expanded"), divergence).word == "corruption"
-
-
-def test_half_convolutions_without_onednn_break_a_premise_and_no_promise() -> None:
-    divergence = _divergence("aten.convolution.default", "corruption", "half")
-    assert marked(_trial(modes=Modes(mkldnn=False)), divergence).word == "precision"
-    assert marked(_trial(), divergence).word == "corruption"
-    single = _divergence("aten.convolution.default", "corruption")
-    assert marked(_trial(modes=Modes(mkldnn=False)), single).word == "corruption"

@@ -29,7 +29,14 @@ PACKETS = (
     "amax", "std", "linalg_vector_norm", "logsumexp", "cumsum", "nanmedian", "mm", "addmm", "bmm",
     "baddbmm", "mv", "dot", "_softmax", "_log_softmax", "native_layer_norm", "gather", "cat",
     "index_select", "flip", "roll", "constant_pad_nd", "embedding", "copy",
-    "index_add",
+    "index_add", "slice_scatter", "select_scatter", "diagonal_scatter", "put",
+    "embedding_dense_backward", "avg_pool2d", "avg_pool3d", "max_pool2d_with_indices",
+    "max_pool3d_with_indices", "_adaptive_avg_pool2d", "_adaptive_avg_pool3d",
+    "adaptive_max_pool2d", "adaptive_max_pool3d", "fractional_max_pool2d", "fractional_max_pool3d",
+    "im2col", "col2im", "native_batch_norm", "_native_batch_norm_legit",
+    "_native_batch_norm_legit_no_training", "native_batch_norm_backward", "upsample_linear1d",
+    "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "nll_loss_backward",
+    "nll_loss2d_backward", "narrow_copy", "_foreach_copy",
 )
 
 

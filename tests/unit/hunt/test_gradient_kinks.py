@@ -48,3 +48,15 @@ def test_between_jumps_they_are_judged(target: str) -> None:
     operands = (_operand(1.3, 2.6, 5.2), _operand(0.7, 1.9, 4.1))
     messages, reasons = _told(target, *operands[:1 if target == "torch.frac" else 2])
     assert (messages, reasons) == ([], set())
+
+
+@pytest.mark.parametrize("target", [
+    "torch.Tensor.bfloat16", "torch.Tensor.half", "torch.Tensor.float"])
+def test_a_cast_that_rounds_is_a_staircase(target: str) -> None:
+    messages, reasons = _told(target, _operand(1.0, -0.3, 5.2))
+    assert not messages
+    assert "rounds to a narrower dtype: a staircase" in reasons
+
+
+def test_a_cast_that_does_not_round_is_judged() -> None:
+    assert _told("torch.Tensor.double", _operand(1.0, -0.3, 5.2)) == ([], set())

@@ -21,7 +21,7 @@ from sdc_guard.hunt.hunting import Hunt, Plan
 from sdc_guard.hunt.ledger import Ledger
 from sdc_guard.hunt.loading import load_templates
 from sdc_guard.hunt.materialise import materialise
-from sdc_guard.hunt.messages import Again, Options, Reduce
+from sdc_guard.hunt.messages import Again, MadeAgain, Options, Reduce
 from sdc_guard.hunt.targets import is_known, resolve
 from sdc_guard.hunt.templates import Template
 from sdc_guard.hunt.trial import Scalar, Trial, scalar, value_of
@@ -211,10 +211,23 @@ def test_what_is_still_there_is_written_up_anew_from_its_smallest_trial(tmp_path
     assert hunt._reduce() is None, "a crash is not made again to be written up"
 
 
+def test_two_divergences_of_one_drawn_trial_are_each_made_again(tmp_path: Path) -> None:
+    gone, there = made_found(seen_as="a" * 16), made_found("precision", seen_as="b" * 16)
+    assert gone.drawn == there.drawn
+    hunt = _hunt(tmp_path, gone, there)
+    hunt.replay(iter((gone.seen_as, there.seen_as)))
+    for kind, wrong in ((gone.seen_as, 0), (there.seen_as, 3)):
+        task = hunt._next()
+        assert isinstance(task, Again)
+        assert task.kind == kind
+        hunt._take(task, MadeAgain(wrong=wrong, tried=3))
+    assert (set(hunt.ledger.gone), hunt.ledger.still_there) == ({"a" * 16}, ["b" * 16])
+
+
 def test_a_worker_asked_for_an_oracle_that_it_lacks_says_so(tmp_path: Path) -> None:
     from multiprocessing import Pipe
 
-    from sdc_guard.hunt.messages import MadeAgain, unpacked
+    from sdc_guard.hunt.messages import unpacked
     from sdc_guard.hunt.worker import Worker
 
     ours, theirs = Pipe()

@@ -12,7 +12,8 @@ import torch
 
 from sdc_guard import bits
 from sdc_guard.hunt.divergence import Divergence
-from sdc_guard.hunt.execution import execute
+from sdc_guard.hunt.execution import Execution, execute
+from sdc_guard.hunt.oracles import repeat
 from sdc_guard.hunt.oracles._helper import Helper
 from sdc_guard.hunt.oracles._registry import Session, all_oracles, chosen
 from sdc_guard.hunt.search import examine
@@ -130,7 +131,8 @@ def test_symmetries_finds_a_kernel_that_is_wrong_for_one_sign() -> None:
 def _last_bit(when: Callable[[CallInfo], bool]):  # type: ignore[no-untyped-def]
     def change(info: CallInfo, results: tuple[torch.Tensor, ...]) -> None:
         if when(info):
-            bits.raw(results[0])[...] ^= np.uint32(1)
+            raw = bits.raw(results[0])
+            raw[...] ^= raw.dtype.type(1)
 
     return change
 
@@ -143,12 +145,45 @@ def test_repeat_tells_how_often_a_call_gives_other_bits() -> None:
     assert "4 of 8" in found[0].message
 
 
-def test_repeat_finds_memory_that_is_not_written() -> None:
-    def leave(info: CallInfo, results: tuple[torch.Tensor, ...]) -> None:
-        results[0][-1] = torch.empty(3000)[-1]
+def test_a_call_without_a_bound_that_comes_and_goes_is_told_by_repeat_alone() -> None:
+    trial = _trial("torch.linalg.pinv", _operand(4, 4, dtype="complex64"))
+    with KernelOverride(aten.linalg_pinv.atol_rtol_tensor,
+                        _last_bit(lambda i: i.call_number % 2 == 1)):
+        assert not list(chosen(("symmetries",))[0].check(Session(), trial, execute(trial)))
+        assert "nondeterminism" in {d.word for d in _found("repeat", trial)}
 
+
+def test_repeat_finds_memory_that_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fresh block holds is the allocator's business, so the kernel is lent one that holds
+    what the oracle left behind last."""
+    left = bytearray(b"\x3f" * 4)
+    poison = repeat._poison
+
+    def leave_behind(base: Execution, byte: int) -> None:
+        poison(base, byte)
+        left[:] = bytes([byte]) * 4
+
+    def leave(info: CallInfo, results: tuple[torch.Tensor, ...]) -> None:
+        results[0][-1] = torch.frombuffer(left, dtype=torch.float32)[0]
+
+    monkeypatch.setattr(repeat, "_poison", leave_behind)
     with KernelOverride(aten.exp.default, leave):
         assert _is(_found("repeat", EXP), "repeat", "corruption", "aten.exp.default")
+
+
+def test_repeat_leaves_blocks_of_the_sizes_that_the_call_asks_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, made, empty = execute(EXP), [], torch.empty
+
+    def kept(*args: object, **kwargs: object) -> torch.Tensor:
+        made.append(empty(*args, **kwargs))  # type: ignore[call-overload]
+        return made[-1]
+
+    monkeypatch.setattr(torch, "empty", kept)
+    repeat._poison(base, 0xFF)
+    assert {block.numel() for block in made} == {3000 * 4}
+    assert all(bool((block == 0xFF).all()) for block in made)
 
 
 def test_forms_finds_a_wrong_out_overload_and_a_wrong_in_place_one() -> None:

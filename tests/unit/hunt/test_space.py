@@ -75,6 +75,16 @@ def test_elementwise_calls_broadcast_and_write_over_their_operands() -> None:
                for o in t.kwargs.values() if isinstance(o, Operand))
 
 
+def test_an_operand_is_the_result_of_other_than_elementwise_calls_where_torch_can_tell() -> None:
+    spec = lookup("aten.gather")
+    assert spec is not None
+    templates = [t for t in of_spec(spec, dtypes=("float32",)) if t.trial.target.endswith(".out")]
+    written = [list(t.operands())[v.of] for t in _drawn(templates, 1500)
+               for v in t.kwargs.values() if isinstance(v, Alias)]
+    assert written
+    assert {o.layout.kind for o in written} == {"contiguous"}
+
+
 def test_nothing_is_written_through_shared_memory() -> None:
     spec = lookup("aten.add")
     assert spec is not None

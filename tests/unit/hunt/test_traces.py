@@ -68,7 +68,7 @@ def test_every_template_is_taken_by_its_operator_and_draws_like_it_are_right(
                on_divergence=lambda _, divergence: diverged.append(divergence))
     assert not [d.message for d in diverged]
     assert not session.refused
-    assert session.checked.total() > 300
+    assert session.checked.total() > 200
     assert {"aten.addmm.default", "aten.gelu.default", "aten.embedding.default",
             "aten.nll_loss_forward.default", "aten.addcdiv_.default"} <= set(found.by_target)
 

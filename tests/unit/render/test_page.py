@@ -278,10 +278,12 @@ def test_the_judgement_is_shown() -> None:
 
 
 def test_thirty_thousand_kinds_fit_and_what_is_left_out_is_counted() -> None:
-    report = many(30_000)
-    start = time.process_time()
-    page = report_page(report)
-    assert time.process_time() - start < 10
+    start_s = time.process_time()
+    report_page(many(3_000))
+    a_tenth_s = time.process_time() - start_s
+    start_s = time.process_time()
+    page = report_page(many(30_000))
+    assert time.process_time() - start_s < 40 * a_tenth_s, "it grows with the square"
     assert len(page.encode()) <= 2_000_000
     parsed = Page(page)
     num_rows = page.count('<details class="finding ')

@@ -1,0 +1,3 @@
+"""A module of a user that cannot be imported."""
+
+raise ValueError("no backend here")
