@@ -1,14 +1,16 @@
-"""Shared by all tests: thread count, Hypothesis profile, the Triton interpreter, counted skips."""
+"""Shared by all tests: threads, seeds, Hypothesis, the Triton interpreter, counted skips."""
 
 from __future__ import annotations
 
 import os
+import random
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 import hypothesis
+import numpy as np
 import pytest
 import torch
 
@@ -20,9 +22,12 @@ if not HAS_CUDA:
     # Read once, when triton is first imported, by its library functions as well as by ours.
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-hypothesis.settings.register_profile("local", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
-hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+# How long an example takes is the machine's business: no deadline, and no complaint of slow draws.
+PATIENT: dict[str, Any] = {
+    "deadline": None, "suppress_health_check": [hypothesis.HealthCheck.too_slow]}
+hypothesis.settings.register_profile("same", **PATIENT, derandomize=True, print_blob=True)
+hypothesis.settings.register_profile("explore", **PATIENT, derandomize=False)
+hypothesis.settings.load_profile("same")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -72,6 +77,25 @@ def pytest_terminal_summary(
     for reason, count in sorted(reasons.items()):
         terminalreporter.line(f"skipped, {reason}: {count}")
     terminalreporter.line(f"deselected by marker or name: {config.stash.get(DESELECTED, 0)}")
+
+
+def _seed_all() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _seeded_module() -> None:
+    """For what the fixtures of a module draw."""
+    _seed_all()
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """What a test draws depends on no test before it: which ones those are, on two workers, is
+    chance."""
+    _seed_all()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import ModuleType
 
 import pytest
@@ -18,6 +19,22 @@ class SimulatedClock:
 
     def sleep(self, spent_s: float) -> None:
         self.now_s += spent_s
+
+
+class TickingClock:
+    """In place of the module ``time`` where a search ends by it: each reading is later by a fixed
+    step, so that it ends after so many calls.  It is days ahead of this machine's clock, by which a
+    search that it is handed on to would end."""
+
+    def __init__(self, step_s: float) -> None:
+        self._now_s = 1e6 + time.monotonic()
+        self._step_s = step_s
+
+    def monotonic(self) -> float:
+        self._now_s += self._step_s
+        return self._now_s
+
+    process_time = monotonic
 
 
 def simulated(module: ModuleType, monkeypatch: pytest.MonkeyPatch) -> SimulatedClock:

@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
 
 
 def run_script(body: str, out: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*script(body), str(out)], env=environment(), cwd=ROOT, timeout=120,
+    return subprocess.run([*script(body), str(out)], env=environment(), cwd=ROOT, timeout=300,
                           capture_output=True, text=True, check=False)
 
 
@@ -116,7 +116,7 @@ def test_a_wrapped_run_that_just_ends_writes_its_summary(tmp_path: Path) -> None
 
 
 def wait_for(condition: Any, process: subprocess.Popen[str]) -> None:
-    deadline_s = time.monotonic() + 90
+    deadline_s = time.monotonic() + 300
     while not condition():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < deadline_s, "the run does not get there"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
@@ -37,7 +39,8 @@ def test_a_configuration_that_is_not_in_use_is_found_wrong() -> None:
     assert all(torch.equal(r, 2 * X) for r in results)
     (finding,) = guard.findings
     assert finding.verdict is Verdict.CORRUPTION
-    assert finding.attribution.cause is Cause.SOFTWARE
+    one_core = len(os.sched_getaffinity(0)) == 1  # which tells no cause
+    assert finding.attribution.cause is (Cause.UNKNOWN if one_core else Cause.SOFTWARE)
     assert "BLOCK: 32" in finding.op
     assert finding.worst is not None
     assert finding.worst.index == (49,)

@@ -224,17 +224,17 @@ def test_threads_do_not_mix_up_their_places() -> None:
             with guard:
                 loss = model["b"](x).sum()
                 ready.set()
-                go.wait(60)
+                go.wait(300)
                 with hit(flip(aten.mm.default)):
                     loss.backward()
 
         thread = threading.Thread(target=other)
         thread.start()
-        ready.wait(60)
+        ready.wait(300)
         for _ in range(3):
             loss = model["a"](x).sum()
         go.set()
-        thread.join(60)
+        thread.join(300)
         with hit(flip(aten.mm.default)):
             loss.backward()
     assert [f.module for f in guard.findings] == ["b", "a"]

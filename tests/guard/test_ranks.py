@@ -103,7 +103,7 @@ def _rank_main(rank: int, file: str, jobs: Any, answers: Any) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = "lo"
     dist.init_process_group("gloo", init_method=f"file://{file}", rank=rank,
-                            world_size=NUM_RANKS, timeout=datetime.timedelta(seconds=60))
+                            world_size=NUM_RANKS, timeout=datetime.timedelta(seconds=300))
     while (job := jobs.get()) is not None:
         body, kind, arguments = job
         try:
@@ -150,7 +150,7 @@ class Ranks:
         failures = []
         for _ in range(NUM_RANKS):
             try:
-                rank, text = self._answers.get(timeout=100)
+                rank, text = self._answers.get(timeout=300)
             except queue.Empty:
                 rank, text = "?", "a rank does not answer: it hangs, or it died"
             if text:
@@ -166,7 +166,7 @@ class Ranks:
                 process.kill()
             self._jobs[rank].put(None)
         for process in self._processes:
-            process.join(30)
+            process.join(300)
         self._processes = []
 
 

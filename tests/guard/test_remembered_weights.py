@@ -192,8 +192,8 @@ def test_an_all_gather_of_fsdp_ends_it_and_keeps_the_version(tmp_path: Path) -> 
     answers = context.Queue()
     process = context.Process(target=_gathered_twice, args=(str(tmp_path / "store"), answers))
     process.start()
-    seen, launched, same, errors, findings = answers.get(timeout=120)
-    process.join(timeout=60)
+    seen, launched, same, errors, findings = answers.get(timeout=300)
+    process.join(timeout=300)
     assert seen[0][1] == seen[1][1], "the version counter tells the two gatherings apart"
     assert (launched, errors, findings) == (2, 0, 0)
     assert not same

@@ -27,7 +27,7 @@ def in_thread(fn: Callable[[], Any]) -> Any:
 
     thread = threading.Thread(target=body)
     thread.start()
-    thread.join(60)
+    thread.join(300)
     assert box, "the thread hangs"
     value, error = box[0]
     if error is not None:
@@ -121,7 +121,7 @@ def test_threads_that_compute_at_once_keep_their_numbers() -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(60)
+        thread.join(300)
     assert [results[i] for i in range(4)] == expected
     assert guard.findings == []
     assert guard.coverage.guard_errors == 0

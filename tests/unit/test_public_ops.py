@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -301,7 +302,7 @@ assert not {"torch", "numpy"} & set(sys.modules)
 assert all(getattr(bounds, name) for name in bounds.__all__)
 assert "triton" not in sys.modules
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300, cwd=ROOT)
 
 
 def plain(x: Tensor) -> Tensor:
@@ -322,7 +323,7 @@ def plain(x: Tensor) -> Tensor:
 def test_a_mistake_is_said_where_it_is_made(
     options: dict[str, Any], message: str | None, request: pytest.FixtureRequest
 ) -> None:
-    number = abs(hash(request.node.name)) % 10**9
+    number = zlib.crc32(request.node.name.encode())
     given = {"reference": lambda x: x + 1, "operands": ("m",), **options}
     if message is None:
         sdc_guard.checked(name=f"test_public::mistake_{number}", **given)(plain)

@@ -264,9 +264,10 @@ def test_a_process_that_dies_or_hangs_costs_its_own_figure() -> None:
 
 
 def test_the_limit_ends_a_process_that_works() -> None:
+    """What works sleeps for ten minutes; three, for a process that starts and ends slowly."""
     started_s = time.monotonic()
-    results = run_jobs(gpu_jobs.TINY, (gpu_jobs.WAITS,), limit_s=4.0)
-    assert time.monotonic() - started_s < 30
+    results = run_jobs(gpu_jobs.TINY, (gpu_jobs.WAITS,), limit_s=2.0)
+    assert time.monotonic() - started_s < 180
     assert results.missing(TIME)["never begun"] == TIME
     assert not results.figures
 

@@ -58,7 +58,7 @@ class Shell:
     def run(self, script: str, env: dict[str, str]) -> int:
         done = subprocess.run(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
-            cwd=self.folder, env={**self._env, **env}, capture_output=True, text=True, timeout=60,
+            cwd=self.folder, env={**self._env, **env}, capture_output=True, text=True, timeout=300,
             check=False)
         assert not done.stderr, done.stderr
         return done.returncode

@@ -62,7 +62,7 @@ def program(tmp_path: Path) -> Path:
 
 def complete(shell: str, program: Path, source: Path, *words: str) -> list[str]:
     done = subprocess.run(
-        [shell, *DRIVERS[shell], str(source), *words], capture_output=True, text=True, timeout=60,
+        [shell, *DRIVERS[shell], str(source), *words], capture_output=True, text=True, timeout=300,
         check=False, env={
             **os.environ, "PATH": f"{program}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from sdc_guard.cli.main import main
-from sdc_guard.ops import all_specs
+from sdc_guard.ops import all_specs, lstm_layer
 from tests.meta.tree import ROOT
 
 
@@ -44,6 +46,8 @@ def test_the_json_says_what_each_relation_moves() -> None:
 def test_the_page_in_docs_is_what_the_command_prints() -> None:
     """Run ``sdc-guard ops --markdown > docs/ops.md`` where this fails."""
     page = (ROOT / "docs" / "ops.md").read_text(encoding="utf-8")
+    if not lstm_layer.computes(torch.bfloat16):  # a CPU without AVX-512
+        page = re.sub(r"(\| `aten\.mkldnn_rnn_layer.* float32), bfloat16 \|", r"\1 |", page)
     assert CliRunner().invoke(main, ["ops", "--markdown"]).stdout == page
 
 

@@ -119,7 +119,7 @@ def replay(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", "from sdc_guard.cli.main import main; main()", "replay", *arguments],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "kernels")])},
-        capture_output=True, text=True, timeout=120, check=False)
+        capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_catch_is_replayed_wrong_with_the_broken_kernel_and_not_without(

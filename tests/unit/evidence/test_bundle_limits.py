@@ -220,7 +220,7 @@ evidence = write(BundleWriter(Path({str(tmp_path)!r})), mm())
 print(repr(evidence.bundle), evidence.note)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          timeout=120, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
+                          timeout=300, check=True, env={**os.environ, "PYTHONPATH": os.getcwd()})
     assert done.stdout.startswith("'' not stored: OSError"), done.stdout
     assert list(tmp_path.iterdir()) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2000

@@ -164,7 +164,7 @@ print(log.failures.count, log.failures.last, len(log.events))
     os.chmod(tmp_path, 0o755)
     loaded = "import torch, sdc_guard.evidence.eventlog\n" + code
     done = subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True,
-                          timeout=120, env=ENVIRONMENT, check=True)
+                          timeout=300, env=ENVIRONMENT, check=True)
     os.chmod(tmp_path, 0o755)
     assert done.stdout.startswith("1 ")
     assert "Permission denied" in done.stdout
@@ -187,7 +187,7 @@ log.write("summary", n=3)
 print(log.failures.count)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True,
-                          timeout=120, env=ENVIRONMENT, check=True)
+                          timeout=300, env=ENVIRONMENT, check=True)
     assert done.stdout == "2\n"
     events = list(read_events(tmp_path / "events.rank0.jsonl"))
     assert [e["kind"] for e in events] == ["header", "finding", "torn", "summary"]

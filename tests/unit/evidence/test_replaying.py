@@ -246,7 +246,7 @@ def run_alone(arguments: list[str], prelude: str = "") -> subprocess.CompletedPr
             f"sys.argv = {arguments!r}; runpy.run_path({arguments[0]!r}, run_name='__main__')")
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     return subprocess.run([sys.executable, "-c", code], cwd="/", env=environment,
-                          capture_output=True, text=True, timeout=120, check=False)
+                          capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_the_bundle_replays_itself_with_torch_alone(faulty_sum: Path, tmp_path: Path) -> None:

@@ -209,12 +209,12 @@ def test_hooks_of_one_thread_do_not_hide_calls_of_another() -> None:
         seen.append(info.call_number)
         if info.call_number == 0:
             inside.set()
-            assert go_on.wait(30)
+            assert go_on.wait(300)
 
     with KernelOverride(MM, wait):
         thread = threading.Thread(target=lambda: a @ b)
         thread.start()
-        assert inside.wait(30)
+        assert inside.wait(300)
         a @ b
         go_on.set()
         thread.join()

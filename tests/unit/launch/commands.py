@@ -25,7 +25,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, cwd=folder, env=environment() if env is None else dict(env), input=text,
-        capture_output=True, text=True, timeout=240, check=False)
+        capture_output=True, text=True, timeout=300, check=False)
 
 
 def script(folder: Path, name: str, text: str) -> str:

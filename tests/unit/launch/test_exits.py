@@ -30,7 +30,7 @@ print("said late", end="")
 
 def leave(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", LEAVING, *arguments], capture_output=True, text=True, timeout=60,
+        [sys.executable, "-c", LEAVING, *arguments], capture_output=True, text=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
 
 

@@ -110,7 +110,7 @@ def test_signals_reach_the_command_and_its_answer_comes_back(
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 9
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -13,14 +12,13 @@ from tests.meta.tree import ROOT
 from tests.unit.pytest_plugin.inner import PLUGIN
 
 METADATA = "Metadata-Version: 2.1\nName: {name}\nVersion: 1\n"
-MAX_IMPORT_S = 0.05
 
 
 def in_fresh_python(code: str, *path: Path, folder: Path | None = None) -> str:
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(
         str(p) for p in (*path, ROOT, ROOT / "kernels"))}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True,
-                          timeout=60, check=False, cwd=folder)
+                          timeout=300, check=False, cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -82,15 +80,16 @@ def test_it_loads_once_by_any_way_and_imports_no_torch(
     assert lines[-1] == "torch False"
 
 
-def test_the_import_takes_less_than_50_ms() -> None:
-    """Beside pytest's own, which is there already; the best of five, for the machine is shared."""
-    code = ("import pytest, time; t = time.perf_counter(); import sdc_guard.pytest_plugin; "
-            "print(time.perf_counter() - t)")
-    assert min(float(in_fresh_python(code)) for _ in range(5)) < MAX_IMPORT_S
+def imported_beside_pytest(module: str, *path: Path) -> set[str]:
+    code = (f"import pytest, sys; before = set(sys.modules); import {module}; "
+            "print(*(set(sys.modules) - before))")
+    return set(in_fresh_python(code, *path).split())
 
 
-def test_a_slow_import_would_be_seen(tmp_path: Path) -> None:
-    (tmp_path / "slow.py").write_text(f"import time; time.sleep({MAX_IMPORT_S})", encoding="utf-8")
-    start_s = time.perf_counter()
-    in_fresh_python("import slow", tmp_path)
-    assert time.perf_counter() - start_s > MAX_IMPORT_S
+def test_the_import_loads_nothing_beside_pytest_but_itself() -> None:
+    assert imported_beside_pytest(PLUGIN) == {"sdc_guard", PLUGIN, "sdc_guard.version"}
+
+
+def test_an_import_of_more_would_be_seen(tmp_path: Path) -> None:
+    (tmp_path / "more.py").write_text("import sdc_guard.records", encoding="utf-8")
+    assert "msgspec" in imported_beside_pytest("more", tmp_path)
