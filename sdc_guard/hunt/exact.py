@@ -55,8 +55,9 @@ class Exact:
 
     @property
     def text(self) -> str:
-        """The digits of the exact value."""
-        return told(self.value)
+        """The digits of the exact value; of one that is too small for its dtype, what it rounds
+        to: how small it is may not be known."""
+        return "0, rounded" if self.value and not self.nearest else told(self.value)
 
     def breaks(self, limit: float) -> bool:
         """True if what was got is further off than ``limit``."""

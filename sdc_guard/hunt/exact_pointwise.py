@@ -60,6 +60,27 @@ def _gelu(x: Any) -> Any:
     return x * mpmath.erfc(-x / mpmath.sqrt(2)) / 2
 
 
+def _gelu_backward(grad: Any, x: Any) -> Any:
+    density = _exp(-x * x / 2) / mpmath.sqrt(2 * mpmath.pi)
+    return grad * (mpmath.erfc(-x / mpmath.sqrt(2)) / 2 + x * density)
+
+
+def _gelu_angle(x: Any) -> Any:
+    """What ``gelu`` with ``approximate="tanh"`` takes the tanh of, as torch documents it."""
+    return mpmath.sqrt(2 / mpmath.pi) * (x + mpmath.mpf("0.044715") * x**3)
+
+
+def _gelu_tanh(x: Any) -> Any:
+    return x * _sigmoid(2 * _gelu_angle(x))
+
+
+def _gelu_tanh_backward(grad: Any, x: Any) -> Any:
+    angle = _gelu_angle(x)
+    slope = mpmath.sqrt(2 / mpmath.pi) * (1 + 3 * mpmath.mpf("0.044715") * x * x)
+    share = _sigmoid(2 * angle) * _sigmoid(-2 * angle)
+    return grad * (_sigmoid(2 * angle) + 2 * x * slope * share)
+
+
 def _softplus(x: Any) -> Any:
     return mpmath.log1p(_exp(x)) if x < 500 else x
 
@@ -153,7 +174,11 @@ _OPERANDS: dict[str, tuple[tuple[str, ...], Function]] = {
     "addcdiv": (("self", "tensor1", "tensor2", "value"),
                 _rational(lambda s, x, y, v: s + v * x / y)),
     "copy": (("src",), lambda x: x),
+    "sigmoid_backward": (("grad_output", "output"), _rational(lambda g, y: g * y * (1 - y))),
+    "tanh_backward": (("grad_output", "output"), _rational(lambda g, y: g * (1 - y * y))),
 }
+_GELU = {"none": _real(_gelu), "tanh": _real(_gelu_tanh)}
+_GELU_BACKWARD = {"none": _real(_gelu_backward), "tanh": _real(_gelu_tanh_backward)}
 
 
 def pointwise(call: BoundCall, dtype: torch.dtype, index: tuple[int, ...]) -> Number | None:
@@ -173,8 +198,11 @@ def pointwise(call: BoundCall, dtype: torch.dtype, index: tuple[int, ...]) -> Nu
         sign = 1 if name == "add" else -1
         scale = as_number(call.get("alpha", 1))
         return _apply(_rational(lambda x, y: x + sign * scale * y), call, _pair(call), dtype, index)
-    if name == "gelu" and call.get("approximate", "none") == "none":
-        return _apply(_real(_gelu), call, ("self",), dtype, index)
+    if name == "gelu":
+        return _apply(_GELU[call["approximate"]], call, ("self",), dtype, index)
+    if name == "gelu_backward":
+        return _apply(_GELU_BACKWARD[call["approximate"]], call, ("grad_output", "self"), dtype,
+                      index)
     if name == "clamp":
         return _clamped(call, dtype, index)
     return None

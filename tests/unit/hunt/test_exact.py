@@ -36,7 +36,8 @@ PACKETS = (
     "im2col", "col2im", "native_batch_norm", "_native_batch_norm_legit",
     "_native_batch_norm_legit_no_training", "native_batch_norm_backward", "upsample_linear1d",
     "upsample_bilinear2d", "upsample_trilinear3d", "upsample_bicubic2d", "nll_loss_backward",
-    "nll_loss2d_backward", "narrow_copy", "_foreach_copy",
+    "nll_loss2d_backward", "narrow_copy", "_foreach_copy", "gelu_backward",
+    "sigmoid_backward", "tanh_backward",
 )
 
 

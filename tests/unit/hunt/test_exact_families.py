@@ -131,6 +131,13 @@ CASES: tuple[tuple[Any, tuple[Any, dict[str, Any]], int, tuple[int, ...], Any], 
                                                torch.tensor(2.0)), 0, (1, 0), 0),
     (ops.nll_loss_backward.default, _arguments(torch.tensor([3.0, 5.0]), SCORES, TARGET, None, 0,
                                                -100, torch.tensor(2.0)), 0, (1, 0), -5),
+    # activations: at 0 and where one side is saturated
+    (ops.gelu_backward.default, _arguments(torch.tensor([3.0]), torch.zeros(1)), 0, (0,),
+     Fraction(3, 2)),
+    (ops.sigmoid_backward.default, _arguments(torch.tensor([3.0]), torch.tensor([0.25])), 0, (0,),
+     Fraction(9, 16)),
+    (ops.tanh_backward.default, _arguments(torch.tensor([3.0]), torch.tensor([0.5])), 0, (0,),
+     Fraction(9, 4)),
     # integers
     (ops.gcd.default, _arguments(torch.tensor([12]), torch.tensor([-18])), 0, (0,), 6),
     (ops.lcm.default, _arguments(torch.tensor([-4]), torch.tensor([6])), 0, (0,), 12),
@@ -166,6 +173,16 @@ def test_a_product_that_overflows_on_the_way_has_a_finite_value() -> None:
                                                  torch.tensor(4.0)), {})
     held = torch.full((2, 3), -math.inf)
     assert _found(call, held, 0, (0, 2)).breaks(2.0**100)
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_the_gradient_of_gelu_is_next_to_0_far_left_of_it(approximate: str) -> None:
+    call = _call(ops.gelu_backward.default, (torch.ones(1), torch.tensor([-1e34])),
+                 {"approximate": approximate})
+    found = _found(call, torch.tensor([math.nan]), 0, (0,))
+    assert found.nearest == 0
+    assert found.text == "0, rounded"
+    assert found.breaks(2.0**100)
 
 
 def test_a_window_that_rounding_may_move_has_no_value() -> None:
