@@ -93,6 +93,15 @@ def _pow(x: Any, y: Any) -> Any:
     return mpmath.power(x, y)
 
 
+def _power(x: Number, y: Number) -> Number | None:
+    """``x`` to the ``y``; of infinite bases and finite exponents as IEEE 754 has it."""
+    if isinstance(x, Fraction) or x != x or not isinstance(y, Fraction):
+        return _real(_pow)(x, y)
+    if y <= 0:
+        return Fraction(y == 0)
+    return x if y.denominator == 1 and y % 2 else math.inf
+
+
 def _rational(function: Callable[..., Any]) -> Function:
     """A rational function; of NaN and infinities as IEEE arithmetic has it."""
     def of(*operands: Number) -> Number | None:
@@ -152,7 +161,7 @@ UNARY: dict[str, Function] = {
 }
 BINARY: dict[str, Function] = {
     "mul": _rational(lambda x, y: x * y), "div": _rational(lambda x, y: x / y),
-    "maximum": _larger, "minimum": _smaller, "pow": _real(_pow), "float_power": _real(_pow),
+    "maximum": _larger, "minimum": _smaller, "pow": _power, "float_power": _power,
     "atan2": _real(mpmath.atan2),
     "hypot": _real(lambda x, y: mpmath.sqrt(x * x + y * y)),
     "fmod": _rational(lambda x, y: x - y * math.trunc(x / y)),

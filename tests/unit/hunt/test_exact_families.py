@@ -138,6 +138,7 @@ CASES: tuple[tuple[Any, tuple[Any, dict[str, Any]], int, tuple[int, ...], Any], 
      Fraction(9, 16)),
     (ops.tanh_backward.default, _arguments(torch.tensor([3.0]), torch.tensor([0.5])), 0, (0,),
      Fraction(9, 4)),
+    (ops.pow.Tensor_Scalar, _arguments(torch.tensor([-math.inf]), -3.0), 0, (0,), 0),
     # integers
     (ops.gcd.default, _arguments(torch.tensor([12]), torch.tensor([-18])), 0, (0,), 6),
     (ops.lcm.default, _arguments(torch.tensor([-4]), torch.tensor([6])), 0, (0,), 12),
