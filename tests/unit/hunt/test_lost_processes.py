@@ -136,3 +136,23 @@ Current thread 0x00007f7a507bbb80 (most recent call first):
   File "/lib/torch/_ops.py", line 875 in __call__
 """
     assert last_words(tail) == "Segmentation fault, _ops.py:875 in __call__"
+
+
+@pytest.mark.parametrize("beats", [False, True])
+def test_a_worker_that_beats_is_not_taken_for_hung(tmp_path: Path, beats: bool) -> None:
+    crew = Crew(Options(), tmp_path, num_workers=1, hang_s=1.0)
+    ours, _ = multiprocessing.Pipe()
+    process: Any = _Process()
+    task = Round(target=SUM, templates="", number=0, seed=0, examples=10)
+    hand = _Hand(process, ours, Slot(tmp_path / "slot"), tmp_path / "log", task=task)
+    theirs = Slot(tmp_path / "slot")
+    theirs.put(encode(made_trial()))
+    crew._hands.append(hand)
+    taken: list[Any] = []
+    crew._watch(hand, lambda task, message: taken.append(message))
+    crew._watch(hand, lambda task, message: taken.append(message))  # takes note of the beats
+    if beats:
+        theirs.beat()
+    hand.moved_s -= 1000.0
+    crew._watch(hand, lambda task, message: taken.append(message))
+    assert [m.how for m in taken] == ([] if beats else ["hang"])
