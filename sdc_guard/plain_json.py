@@ -108,6 +108,8 @@ def _revived(value: Any, kind: Any) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         fields = {field.name: field.type for field in msgspec.structs.fields(kind)}
         return {key: _revived(item, fields.get(key)) for key, item in value.items()}
+    if typing.get_origin(kind) is dict:
+        return {key: _revived(item, typing.get_args(kind)[1]) for key, item in value.items()}
     return value
 
 

@@ -8,7 +8,23 @@ from typing import Any
 
 import msgspec
 
-from sdc_guard.document.schema import SCHEMA_VERSION, Cell, Module, Point, Report, Run
+from sdc_guard.document.codes import code_of
+from sdc_guard.document.schema import (
+    SCHEMA_VERSION,
+    Cell,
+    Entry,
+    Module,
+    Point,
+    Report,
+    Run,
+    SensorSample,
+    Sweep,
+    SweptDigest,
+    SweptTest,
+    SweptUnit,
+    WrongElement,
+)
+from sdc_guard.document.verdicts import verdict_of
 from sdc_guard.evidence.eventlog import EventLog
 from sdc_guard.records import (
     Attribution,
@@ -205,7 +221,139 @@ def torn_report() -> Report:
         return gather([log.path], root=ROOT)
 
 
+GPU = {"host": "node-7", "model": "NVIDIA H200", "uuid": "GPU-1f", "pci": "00000000:07:00.0",
+       "serial": "165", "capability": "9.0"}
+# test: family, oracles, oracle and checks of a pass on a core
+SWEPT = {
+    "exact_product": ("F1", ("exact",), "exact", 1_204_551),
+    "high_entropy_repeat": ("F3", ("self", "peer"), "peer", 88_000),
+    "golden_digest": ("F4", ("golden",), "golden", 4_096),
+    "memory_patterns": ("F7", ("exact",), "exact", 412),
+    "sm_chain": ("F5", ("exact",), "exact", 132_000),
+}
+
+
+def swept_units() -> tuple[SweptUnit, ...]:
+    cores = tuple(SweptUnit(id=f"node-7, core {i}", kind="core", name=f"core {i}", facts={
+        "host": "node-7", "model": "AMD EPYC 7763", "stepping": "1", "microcode": "0xa0011d5",
+        "socket": "0", "core_id": str(i), "siblings": f"{i},{i + 64}", "numa_node": "0"})
+        for i in range(4))
+    return (*cores, SweptUnit(id="node-7, cuda:0", kind="gpu", name="cuda:0", facts=GPU))
+
+
+def swept_cell(unit: SweptUnit, test: str) -> Cell:
+    """One wrong core, one that was wrong once, and what cannot run where."""
+    family, _, oracle, checks = SWEPT[test]
+    word, reason, findings = "PASS", "", 0
+    if (test == "sm_chain") != (unit.kind == "gpu"):
+        word, reason = "SKIP", "needs a CUDA device" if test == "sm_chain" else "runs on cores"
+    elif (unit.name, test) == ("core 1", "exact_product"):
+        word, findings = "FAIL", 1
+    elif (unit.name, test) == ("core 2", "high_entropy_repeat"):
+        word, findings = "SUSPECT", 1
+    elif test == "golden_digest":
+        word, reason = "INVALID", "recorded with torch 2.12.0, this is 2.13.0"
+    elif (unit.name, test) == ("core 3", "memory_patterns"):
+        word, reason = "TOOL ERROR", "MemoryError at memory.py:81"
+    is_run = word not in ("SKIP", "TOOL ERROR")
+    return Cell(
+        unit=unit.id, test=test, word=word, verdict=verdict_of("sweep", word), reason=reason,
+        checks=checks if is_run else 0, findings=findings, family=family,
+        oracle=oracle if is_run else "", elapsed_s=2.5 if is_run else 0.0,
+        num_bytes=8 * checks if is_run else 0, flops=200 * checks if is_run else 0)
+
+
+def swept_entry(run: Run, *, word: str = "FAIL", unit: str = "node-7, core 1",
+                test: str = "exact_product", number: int = 0) -> Entry:
+    """A product with three wrong elements."""
+    oracle = SWEPT[test][2]
+    finding = made_finding(
+        verdict=Verdict(verdict_of("sweep", word)), op="aten.mm", module="", source="",
+        step=0, phase="",
+        outputs=(made_tensor("out[0]", shape=(8, 8), stride=(8, 1)),), witness=oracle,
+        arguments=f"{test}: float32 33x65x17 NT, seed 7", message=f"{word}: {test} on {unit}",
+        relation="integers whose sums are exact in any order" if oracle == "exact" else "",
+        evidence=Evidence(bundle="", note="", replay_command=(
+            f"sdc-guard sweep --cores 1 --tests {test} --case 'float32 33x65x17 NT' --seed 7")),
+        attribution=Attribution(
+            cause=Cause.PERSISTENT_HARDWARE if word == "FAIL" else Cause.UNKNOWN,
+            place=unit, reason="two other cores give the expected bits",
+            votes=(Vote(place="core 0", method="the same case", identical=True,
+                        result="expected"),)))
+    worst = msgspec.structs.replace(finding.worst, bound=None, index=(0, 3))
+    pattern = Pattern(num_wrong=3, num_elements=64, first=((0, 3), (1, 3), (2, 3)), box_low=(0, 3),
+                      box_high=(2, 3), flat_stride=8)
+    finding = msgspec.structs.replace(finding, worst=worst, pattern=pattern)
+    elements = tuple(WrongElement(
+        index=(i, 3), got="0x41c80000", expected="0x41880000", got_hexfloat="0x1.9p+4",
+        expected_hexfloat="0x1.1p+4", xor="0x00400000", popcount=1) for i in range(3))
+    return Entry(
+        id=f"{number:016x}", code=code_of(finding.verdict.value, oracle), tool="sweep", word=word,
+        verdict=finding.verdict, run=run.id, finding=finding, time_s=4.5, test=test, unit=unit,
+        wrong=10 if word == "FAIL" else 0, tried=10 if word == "FAIL" else 20, elements=elements,
+        contrast=("memory_patterns on core 1: clean (412 checks)",
+                  "exact_product on core 0: clean (1,204,551 checks)"),
+        facts={"case": "float32 33x65x17 NT", "seed": "7", "temperature C": "71.5"})
+
+
+def sweep_report(**fields: Any) -> Report:
+    """A sweep of four cores and a GPU; core 1 multiplies wrongly, core 2 did so once."""
+    run = made_run(id="sweep node-7 seed 7", kind="sweep", seed=7, budget="2min", script="",
+                   coverage=None, timeline=(), modules=(), steps=0, elapsed_s=118.5)
+    units = swept_units()
+    cells = tuple(swept_cell(unit, test) for unit in units for test in SWEPT)
+    return made_report(0, **{
+        "title": "sdc_guard sweep of node-7", "runs": (run,), "cells": cells,
+        "findings": (
+            swept_entry(run),
+            swept_entry(run, word="SUSPECT", unit="node-7, core 2", test="high_entropy_repeat",
+                        number=1)),
+        "sweep": Sweep(
+            seed=7, budget_s=120.0, units=units,
+            tests=tuple(SweptTest(
+                name=name, family=family, oracles=oracles, blames="core or GPU",
+                dtypes=("float32", "bfloat16"), dwell_s=2.0,
+                proves="Products of integers came out right to the last bit.",
+                cannot_prove="Integers set few of a float's low bits.")
+                for name, (family, oracles, _, _) in SWEPT.items()),
+            digests=(SweptDigest(key="high_entropy_repeat float32 seed 7 torch 2.13.0",
+                                 unit="node-7, core 0", digest="0123456789abcdef" * 2,
+                                 test="high_entropy_repeat"),),
+            samples=tuple(SensorSample(time_s=10.0 * i, unit=unit.id, readings={
+                "temperature C": 60.0 + i + 3 * n, "clock MHz": 3400.0 - 10 * i - 60 * n})
+                for i in range(12) for n, unit in enumerate(units)),
+            checks=sum(c.checks for c in cells), num_bytes=sum(c.num_bytes for c in cells),
+            flops=sum(c.flops for c in cells),
+            canaries={name: "caught" for name in SWEPT}, cursor="seed 7: memory_patterns case 3"),
+        **fields})
+
+
+def hostile_sweep_report() -> Report:
+    """A sweep whose every text is an attack."""
+    report = sweep_report()
+    assert report.sweep is not None
+    (run,) = report.runs
+    replace = msgspec.structs.replace
+    hostile = swept_entry(run)
+    element = replace(hostile.elements[0], got=HOSTILE, expected=HOSTILE, got_hexfloat=HOSTILE,
+                      expected_hexfloat=HOSTILE, xor=HOSTILE, popcount=-1, index=())
+    sweep = replace(
+        report.sweep, cursor=HOSTILE, canaries={HOSTILE: HOSTILE}, budget_s=float("nan"),
+        units=(SweptUnit(id=HOSTILE, kind=HOSTILE, name=HOSTILE, facts={HOSTILE: HOSTILE}),),
+        tests=(SweptTest(name=HOSTILE, family=HOSTILE, oracles=(HOSTILE,), blames=HOSTILE,
+                         dtypes=(HOSTILE,), proves=HOSTILE, cannot_prove=HOSTILE),),
+        digests=(SweptDigest(key=HOSTILE, unit=HOSTILE, digest=HOSTILE, test=HOSTILE),),
+        samples=tuple(SensorSample(time_s=t, unit=HOSTILE, readings={HOSTILE: v})
+                      for t, v in ((0.0, 1.0), (float("inf"), float("nan")), (2.0, 1e308))))
+    return replace(report, sweep=sweep, cells=(Cell(
+        unit=HOSTILE, test=HOSTILE, word=HOSTILE, verdict=HOSTILE, checks=1, family=HOSTILE,
+        oracle=HOSTILE, reason=HOSTILE, elapsed_s=float("nan")),), findings=(replace(
+            hostile, word=HOSTILE, unit=HOSTILE, test=HOSTILE, elements=(element,),
+            contrast=(HOSTILE,), facts={HOSTILE: HOSTILE}),))
+
+
 SHAPES = {"failing": made_report, "passing": clean_report, "empty": empty_report,
           "truncated": truncated_report, "torn": torn_report, "hostile": hostile_report,
-          "surrogates": surrogate_report}
+          "surrogates": surrogate_report, "sweep": sweep_report,
+          "hostile sweep": hostile_sweep_report}
 """What every format must hold, by name."""

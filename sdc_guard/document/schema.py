@@ -13,7 +13,7 @@ from msgspec import field
 
 from sdc_guard.records import Coverage, Finding, Record, Verdict
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Location(Record, frozen=True, kw_only=True):
@@ -23,6 +23,19 @@ class Location(Record, frozen=True, kw_only=True):
     file: str
     line: int
     is_users: bool = True
+
+
+class WrongElement(Record, frozen=True, kw_only=True):
+    """One wrong element of a result: bits as ``0x...``, values as C's hexadecimal floats where the
+    format is a floating one, the mask of bits that differ and how many they are."""
+
+    index: tuple[int, ...]
+    got: str
+    expected: str
+    got_hexfloat: str = ""
+    expected_hexfloat: str = ""
+    xor: str = ""
+    popcount: int = 0
 
 
 class Entry(Record, frozen=True, kw_only=True):
@@ -35,6 +48,10 @@ class Entry(Record, frozen=True, kw_only=True):
     of hardware that computed it.  ``wrong`` of ``tried`` recomputations were wrong, where counted.
     ``cause``, where it is not empty, is what a baseline knows in place of ``id``: entries that one
     defect gives in a random search have it in common.
+
+    A sweep says more: ``elements`` are the first wrong ones; ``contrast`` is what else was tried on
+    this unit and what the other units did, a line each (``memory_patterns on core 1: clean (412
+    checks)``); ``facts`` what was known of the unit and the moment (``seed``, ``temperature C``).
     """
 
     id: str
@@ -51,6 +68,9 @@ class Entry(Record, frozen=True, kw_only=True):
     wrong: int | None = None
     tried: int | None = None
     cause: str = ""
+    elements: tuple[WrongElement, ...] = ()
+    contrast: tuple[str, ...] = ()
+    facts: dict[str, str] = field(default_factory=dict)
 
 
 class Point(Record, frozen=True, kw_only=True):
@@ -105,7 +125,12 @@ class Run(Record, frozen=True, kw_only=True):
 
 
 class Cell(Record, frozen=True, kw_only=True):
-    """One test on one unit: ``word`` is the tool's, ``verdict`` the table's, or ``clean``."""
+    """One test on one unit: ``word`` is the tool's, ``verdict`` the table's, or ``clean``.
+
+    A sweep says more: the test's ``family``, the ``oracle`` that the word rests on, which says what
+    power the test had here (a test with a peer oracle and no peer has that of ``self``), and the
+    work that was checked: seconds, bytes of operands and results, floating-point operations.
+    """
 
     unit: str
     test: str
@@ -114,6 +139,130 @@ class Cell(Record, frozen=True, kw_only=True):
     checks: int = 0
     findings: int = 0
     reason: str = ""
+    family: str = ""
+    oracle: str = ""
+    elapsed_s: float = 0.0
+    num_bytes: int = 0
+    flops: int = 0
+
+
+class SweptUnit(Record, frozen=True, kw_only=True):
+    """A piece of hardware that a sweep was about.
+
+    ``id`` is the ``unit`` of its cells (``node-7, core 3``); ``kind`` is ``core``, ``gpu`` or
+    ``host``; ``name`` is what it is called on its host (``core 3``, ``cuda:0``).  ``facts`` are
+    ``host``; of a core ``model``, ``stepping``, ``microcode``, ``socket``, ``core_id``,
+    ``siblings``, ``numa_node``; of a GPU ``model``, ``uuid``, ``pci``, ``serial``, ``capability``;
+    one that cannot be read is left out.
+    """
+
+    id: str
+    kind: str
+    name: str
+    facts: dict[str, str] = field(default_factory=dict)
+
+
+class SweptTest(Record, frozen=True, kw_only=True):
+    """A test as it declares itself: where its answers come from, the smallest unit that it may
+    blame, and what a pass of ``dwell_s`` seconds proves and cannot prove."""
+
+    name: str
+    family: str
+    oracles: tuple[str, ...] = ()
+    blames: str = ""
+    dtypes: tuple[str, ...] = ()
+    proves: str = ""
+    cannot_prove: str = ""
+    dwell_s: float = 0.0
+
+
+class SweptDigest(Record, frozen=True, kw_only=True):
+    """What a unit computed where no exact answer is known, for its peers on this and on other
+    hosts.  Digests are comparable where ``key`` is equal: it names all that may change the bits."""
+
+    key: str
+    unit: str
+    digest: str
+    test: str = ""
+
+
+class SensorSample(Record, frozen=True, kw_only=True):
+    """What a unit's sensors showed ``time_s`` seconds after the sweep began, each by its name with
+    its unit (``temperature C``, ``clock MHz``, ``power W``)."""
+
+    time_s: float
+    unit: str
+    readings: dict[str, float] = field(default_factory=dict)
+
+
+class Sweep(Record, frozen=True, kw_only=True):
+    """What is known of a sweep beside its cells and findings.
+
+    ``seed`` and ``budget_s`` (seconds, for all units) are as asked; ``checks``, ``num_bytes`` and
+    ``flops`` totals over all units.  ``canaries`` says by test whether its planted wrong bit was
+    ``caught``, ``missed``, or ``none`` where no case could be made.  ``is_partial``: it was stopped
+    or killed before its time; ``cursor`` says where the next short run goes on.
+    """
+
+    seed: int = 0
+    budget_s: float = 0.0
+    units: tuple[SweptUnit, ...] = ()
+    tests: tuple[SweptTest, ...] = ()
+    digests: tuple[SweptDigest, ...] = ()
+    samples: tuple[SensorSample, ...] = ()
+    checks: int = 0
+    num_bytes: int = 0
+    flops: int = 0
+    canaries: dict[str, str] = field(default_factory=dict)
+    is_partial: bool = False
+    cursor: str = ""
+
+
+class FleetShare(Record, frozen=True, kw_only=True):
+    """How often something fails: ``failing`` of ``tested`` units, or of tests on a unit (``of``),
+    for the host, model, unit or test (``by``) that is called ``name``.  ``low`` and ``high`` bound
+    the rate with ``confidence``."""
+
+    by: str
+    name: str
+    of: str
+    failing: int
+    tested: int
+    low: float
+    high: float
+    confidence: float
+
+
+class Outlier(Record, frozen=True, kw_only=True):
+    """A unit that is not like the others, the worst first: tests of its that FAIL, those that are
+    SUSPECT or AMBIGUOUS, and how many were tested; ``outvoted`` cases in which other hosts agree on
+    other bits; ``reason`` of its worst test."""
+
+    unit: str
+    host: str
+    model: str
+    failing: int
+    open: int
+    tested: int
+    outvoted: int = 0
+    reason: str = ""
+
+
+class Fleet(Record, frozen=True, kw_only=True):
+    """Sweeps of several hosts together.
+
+    ``hosts`` are those with a document; ``missing`` those that were expected and have none;
+    ``damaged`` says by name why a document could not be read; ``votes`` counts the cases that at
+    least two hosts computed and that have no exact answer; ``notes`` is what else is to be known.
+    """
+
+    hosts: tuple[str, ...]
+    missing: tuple[str, ...] = ()
+    damaged: dict[str, str] = field(default_factory=dict)
+    votes: int = 0
+    outliers: tuple[Outlier, ...] = ()
+    shares: tuple[FleetShare, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Known(Record, frozen=True, kw_only=True):
@@ -168,6 +317,8 @@ class Report(Record, frozen=True, kw_only=True):
     problems: tuple[str, ...] = ()
     cut: dict[str, int] = field(default_factory=dict)
     judgement: Judgement | None = None
+    sweep: Sweep | None = None
+    fleet: Fleet | None = None
 
     @property
     def coverages(self) -> tuple[Coverage, ...]:

@@ -7,6 +7,7 @@ from sdc_guard.document.schema import Cell, Entry, Report
 from sdc_guard.document.text import counted, one_line, printable, shortened
 from sdc_guard.document.verdicts import CLEAN, SEVERITY
 from sdc_guard.render.console import render_finding
+from sdc_guard.render.swept import failure_text, is_swept, swept_cells, totals
 
 MAX_FINDING_CHARS = 4000
 MAX_TITLE_CHARS = 200
@@ -15,8 +16,13 @@ MAX_LINES = 5
 
 def title(divergence: Divergence) -> str:
     """``corruption in aten.sum.dim_IntList (blocks.0.mlp.down)``, on one line."""
-    finding = divergence.lead.finding
-    where = f" ({finding.module})" if finding.module not in ("", "?") else ""
+    lead = divergence.lead
+    finding = lead.finding
+    if is_swept(lead):
+        others = len({e.unit for e in divergence.entries}) - 1
+        where = f" on {lead.unit}" + (f" and {counted(others, 'more unit')}" if others else "")
+    else:
+        where = f" ({finding.module})" if finding.module not in ("", "?") else ""
     return shortened(one_line(f"{divergence.verdict.value} in {finding.op}{where}"),
                      MAX_TITLE_CHARS)
 
@@ -31,8 +37,8 @@ def state_words(divergence: Divergence) -> str:
 
 def finding_text(entry: Entry) -> str:
     """A finding in full, as printable lines."""
-    text = render_finding(entry.finding)
-    if entry.tried:
+    text = failure_text(entry) if is_swept(entry) else render_finding(entry.finding)
+    if entry.tried and not is_swept(entry):
         text += f"\n  wrong in {entry.wrong} of {entry.tried} identical calls"
     return shortened(printable(f"{text}\n  id:      {entry.id} {entry.code}"), MAX_FINDING_CHARS)
 
@@ -69,6 +75,8 @@ def judgement_lines(report: Report) -> list[str]:
 
 def coverage_line(report: Report) -> str:
     """``570 of 600 calls checked (95.0 %), 94.1 % of FLOPs``."""
+    if not report.calls and report.sweep is not None:
+        return totals(report.sweep)
     if not report.calls:
         return ("what was checked is not known" if any(not r.is_complete for r in report.runs)
                 else "no call was seen")
@@ -104,12 +112,13 @@ def not_tested(report: Report) -> list[tuple[str, int, str]]:
 
 
 def tests(report: Report) -> list[Cell]:
-    """The tests of a sweep, a hunt or a bench, worst first; of a guard's run, whose operators have
-    coverage, none."""
+    """The tests of a hunt or a bench, worst first; none of a guard's run, whose operators have
+    coverage, and none of a sweep, whose tests have rows of their own."""
     if report.coverages:
         return []
+    swept = set(swept_cells(report))
     order = (*SEVERITY, CLEAN)
-    return sorted(report.cells, key=lambda c: (
+    return sorted((c for c in report.cells if c not in swept), key=lambda c: (
         order.index(c.verdict) if c.verdict in order else -1, c.unit, c.test))
 
 

@@ -24,6 +24,7 @@ from sdc_guard.render.described import (
     title,
 )
 from sdc_guard.render.places import place_of
+from sdc_guard.render.swept import SWEEP, TestRow, summary, swept_cells, test_rows
 
 SUMMARY_BYTES = 1000 << 10
 """GitHub refuses a step's summary above 1,024 KiB."""
@@ -88,6 +89,10 @@ def markdown(report: Report, *, max_bytes: int = SUMMARY_BYTES) -> str:
                 found, lambda d: _row(report, d), "divergences")
     for part in _of_the_baseline(report):
         budget.add(part)
+    if report.sweep is not None:
+        budget.rows("\n### Sweep\n\n", summary(report, report.sweep), _item, "lines")
+        budget.rows("\n| | test | on which units | checks |\n|---|---|---|---:|\n",
+                    test_rows(swept_cells(report)), _swept_row, "tests")
     budget.rows("\n### Tests\n\n| unit | test | outcome |\n|---|---|---|\n", tests(report),
                 lambda c: f"| {code(c.unit)} | {code(c.test)} | {code(test_words(c))} |\n", "tests")
     budget.rows("\n### Not tested\n\n| operator | calls | reasons |\n|---|---:|---|\n",
@@ -139,10 +144,16 @@ def _reasons(report: Report) -> Iterable[str]:
 def _row(report: Report, divergence: Divergence) -> str:
     entry = divergence.lead
     place = place_of(entry, report)
-    where = f"{place.file}:{place.line}" if entry.tool != "hunt" else entry.finding.source
+    where = {"hunt": entry.finding.source, SWEEP: entry.unit}.get(
+        entry.tool, f"{place.file}:{place.line}")
     sign = {"fail": "**fails**", "inconclusive": "open", "report": "shown"}[divergence.action]
     return (f"| {sign} | {code(title(divergence))} | {code(where)} | "
             f"{code(f'{entry.code} {entry.id}')} | {state_words(divergence)} |\n")
+
+
+def _swept_row(row: TestRow) -> str:
+    word = row.parts[0][0] if row.parts else ""
+    return f"| {code(word)} | {code(row.test)} | {code(row.text)} | {row.checks:,} |\n"
 
 
 def _not_tested_row(row: tuple[str, int, str]) -> str:

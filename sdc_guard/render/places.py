@@ -32,6 +32,8 @@ def place_of(entry: Entry, report: Report) -> Place:
     source = entry.finding.source or "an unknown line"
     if entry.tool == "hunt":
         return Place(FALLBACK, 1, f"a hunt called {source} by itself")
+    if entry.tool == "sweep":
+        return Place(FALLBACK, 1, f"a sweep computed it by itself, on {entry.unit}")
     test = entry.test.partition("::")[0]
     if "::" in entry.test and is_inside(test):
         return Place(test, 1, f"the call was made at {source}, in this file's test")

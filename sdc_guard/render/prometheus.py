@@ -2,35 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from datetime import datetime
+from collections.abc import Iterable
 from typing import Any
 
 from sdc_guard.document.divergences import divergences
 from sdc_guard.document.schema import Report, Run
-from sdc_guard.document.text import printable, sound
-
-Labels = tuple[tuple[str, str], ...]
-
-
-class _Metric:
-    """One family: samples with equal labels are added up, for a series may occur only once."""
-
-    def __init__(self, name: str, kind: str, help_text: str) -> None:
-        self.name = name
-        self._kind = kind
-        self._help = help_text
-        self._samples: dict[Labels, float] = {}
-
-    def add(self, value: float, labels: Labels = ()) -> None:
-        self._samples[labels] = self._samples.get(labels, 0) + value
-
-    def lines(self) -> Iterator[str]:
-        yield f"# HELP {self.name} {self._help}"
-        yield f"# TYPE {self.name} {self._kind}"
-        for labels, value in sorted(self._samples.items()):
-            inside = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels)
-            yield f"{self.name}{{{inside}}} {value:.17g}" if inside else f"{self.name} {value:.17g}"
+from sdc_guard.render.metric import Labels, Metric, seconds_of
+from sdc_guard.render.prometheus_sweep import sweep_metrics
 
 
 def prometheus_text(report: Report) -> str:
@@ -39,23 +17,24 @@ def prometheus_text(report: Report) -> str:
     ``Hostname`` and ``rank`` name the process; findings on a CUDA device carry ``gpu``, and
     ``UUID`` where the environment holds it, so that they join dcgm-exporter's series.
     """
-    return "\n".join(line for metric in _metrics(report) for line in metric.lines()) + "\n"
+    metrics = (*_metrics(report), *sweep_metrics(report))
+    return "\n".join(line for metric in metrics for line in metric.lines()) + "\n"
 
 
-def _metrics(report: Report) -> Iterable[_Metric]:
-    calls = _Metric("sdc_guard_calls_total", "counter", "Operator calls seen.")
-    checks = _Metric("sdc_guard_checks_total", "counter", "Operator calls checked.")
-    mismatches = _Metric("sdc_guard_mismatches_total", "counter", "Findings by verdict.")
-    overhead = _Metric("sdc_guard_overhead_seconds_total", "counter", "Time spent in the guard.")
-    elapsed = _Metric("sdc_guard_elapsed_seconds_total", "counter", "Time the runs took.")
-    errors = _Metric("sdc_guard_guard_errors_total", "counter", "Failures inside the guard.")
-    complete = _Metric("sdc_guard_runs_complete", "gauge", "Runs that ended in order.")
-    runs = _Metric("sdc_guard_runs", "gauge", "Runs in the report.")
-    ratio = _Metric("sdc_guard_coverage_ratio", "gauge", "Share of the calls that was checked.")
-    states = _Metric("sdc_guard_divergences", "gauge", "Distinct divergences by state.")
-    code = _Metric("sdc_guard_exit_code", "gauge", "0 clean, 1 divergence, 3 inconclusive, "
+def _metrics(report: Report) -> Iterable[Metric]:
+    calls = Metric("sdc_guard_calls_total", "counter", "Operator calls seen.")
+    checks = Metric("sdc_guard_checks_total", "counter", "Operator calls checked.")
+    mismatches = Metric("sdc_guard_mismatches_total", "counter", "Findings by verdict.")
+    overhead = Metric("sdc_guard_overhead_seconds_total", "counter", "Time spent in the guard.")
+    elapsed = Metric("sdc_guard_elapsed_seconds_total", "counter", "Time the runs took.")
+    errors = Metric("sdc_guard_guard_errors_total", "counter", "Failures inside the guard.")
+    complete = Metric("sdc_guard_runs_complete", "gauge", "Runs that ended in order.")
+    runs = Metric("sdc_guard_runs", "gauge", "Runs in the report.")
+    ratio = Metric("sdc_guard_coverage_ratio", "gauge", "Share of the calls that was checked.")
+    states = Metric("sdc_guard_divergences", "gauge", "Distinct divergences by state.")
+    code = Metric("sdc_guard_exit_code", "gauge", "0 clean, 1 divergence, 3 inconclusive, "
                                                    "5 nothing tested.")
-    created = _Metric("sdc_guard_report_timestamp_seconds", "gauge", "When the report was made.")
+    created = Metric("sdc_guard_report_timestamp_seconds", "gauge", "When the report was made.")
     totals: dict[Labels, tuple[int, int]] = {}
     for run in report.runs:
         labels = _process(run)
@@ -84,7 +63,7 @@ def _metrics(report: Report) -> Iterable[_Metric]:
         states.add(1, (("state", divergence.state),))
     if report.judgement is not None:
         code.add(report.judgement.exit_code)
-    created_s = _seconds(report.created_utc)
+    created_s = seconds_of(report.created_utc)
     if created_s is not None:
         created.add(created_s)
     return (runs, complete, calls, checks, ratio, mismatches, states, overhead, elapsed, errors,
@@ -110,15 +89,3 @@ def _uuid(environment: dict[str, Any], index: str) -> str:
         return ""
     gpu = gpus[int(index)]
     return str(gpu.get("uuid") or "") if isinstance(gpu, dict) else ""
-
-
-def _seconds(moment: str) -> float | None:
-    try:
-        return datetime.fromisoformat(moment).timestamp()
-    except (ValueError, OverflowError, OSError):
-        return None
-
-
-def _escaped(text: str) -> str:
-    return (printable(sound(text)).replace("\\", "\\\\").replace('"', '\\"')
-            .replace("\n", "\\n"))

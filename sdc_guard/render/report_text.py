@@ -15,6 +15,8 @@ from sdc_guard.render.described import (
     test_words,
     tests,
 )
+from sdc_guard.render.fleet_text import fleet_lines
+from sdc_guard.render.sweep_text import sweep_lines
 
 MAX_DIVERGENCES = 10
 MAX_OPS = 8
@@ -37,7 +39,12 @@ def report_text(report: Report) -> str:
         is_checked = report.calls_checked or any(cell.checks for cell in report.cells)
         lines += ["no divergence in what was checked" if is_checked else
                   "no call is known to have been checked", ""]
-    lines.append(f"checked     {coverage_line(report)}, in {counted(len(report.runs), 'run')}")
+    if report.calls or report.sweep is None:
+        lines.append(f"checked     {coverage_line(report)}, in {counted(len(report.runs), 'run')}")
+    if report.sweep is not None:
+        lines += sweep_lines(report, report.sweep)
+    if report.fleet is not None:
+        lines += fleet_lines(report.fleet)
     lines += _limited("test        ", [one_line(f"{c.unit}, {c.test}: {test_words(c)}")
                                        for c in tests(report)], MAX_TESTS)
     rows = not_tested(report)

@@ -14,9 +14,10 @@ import msgspec
 from sdc_guard.document.operators import packet_of
 from sdc_guard.document.reading import read_document_file
 from sdc_guard.document.schema import SCHEMA_VERSION, Cell, Entry, Report, Run
+from sdc_guard.document.sweeps import joined
 from sdc_guard.document.verdicts import CLEAN, SEVERITY
 from sdc_guard.errors import UsageError
-from sdc_guard.plain_json import loads
+from sdc_guard.plain_json import dumps, loads
 from sdc_guard.records import OpCoverage
 from sdc_guard.report.benches import bench_report, is_bench
 from sdc_guard.report.bundles import bundle_report
@@ -27,6 +28,7 @@ from sdc_guard.version import __version__
 
 _Item = TypeVar("_Item")
 
+SWEEP = "sweep"
 MAX_ENTRIES_PER_KIND = 20
 """Entries kept of one divergence in one run; further ones are counted in the last one kept."""
 
@@ -63,6 +65,7 @@ def gather(sources: Sequence[Path], *, root: Path | None = None, title: str = ""
         cells=tuple(_cells(runs, findings, [c for part in parts for c in part.cells])),
         problems=tuple(dict.fromkeys(p for part in parts for p in part.problems)),
         cut=dict(cut),
+        sweep=joined(_distinct((p.sweep for p in parts if p.sweep is not None), dumps)),
     )
 
 
@@ -164,7 +167,7 @@ def _cells(runs: list[Run], entries: list[Entry], given: list[Cell]) -> Iterator
             ops.setdefault(op.op, []).append(op)
         found: dict[str, list[Entry]] = {}
         for entry in entries:
-            if entry.run in ids:
+            if entry.run in ids and entry.tool != SWEEP:  # its units are pieces of hardware
                 name = entry.finding.op if entry.finding.op in ops else packet_of(entry.finding.op)
                 found.setdefault(name, []).append(entry)
                 ops.setdefault(name, [])

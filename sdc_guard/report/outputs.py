@@ -60,6 +60,12 @@ def _prometheus(report: Report) -> str:
     return prometheus_text(report)
 
 
+def _ocp(report: Report) -> str:
+    from sdc_guard.render.ocp import ocp_jsonl
+
+    return ocp_jsonl(report)
+
+
 def _text(report: Report) -> str:
     from sdc_guard.render.report_text import report_text
 
@@ -74,6 +80,7 @@ FORMATS: dict[str, Format] = {
     "markdown": Format("report.md", _markdown),
     "comment": Format("comment.md", _comment),
     "prom": Format("sdc_guard.prom", _prometheus),
+    "ocp": Format("report.ocp.jsonl", _ocp),
     "text": Format("report.txt", _text),
 }
 """A renderer is imported when it is used: a JUnit file needs no jinja2, a page no junitparser."""

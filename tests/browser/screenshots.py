@@ -21,6 +21,7 @@ from sdc_guard.document.reading import read_document, write_document
 from sdc_guard.document.schema import Report
 from sdc_guard.render.page import report_page
 from sdc_guard.report.gather import gather
+from sdc_guard.report.judging import judge
 from tests.browser.chromium import find_chromium, launch
 
 if TYPE_CHECKING:
@@ -68,9 +69,9 @@ def capture(page: Page, path: Path, clip: dict[str, float] | None = None) -> Non
 
 
 def shoot(browser: Browser, name: str, report: Report, out: Path, *, is_long: bool,
-          is_whole: bool = True) -> None:
-    """The first screen in both schemes; of a long page the other views, and all of it at half
-    size."""
+          is_whole: bool = True, section: str = "") -> None:
+    """The first screen in both schemes, and that of ``section``; of a long page the other views,
+    and all of it at half size."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / f"{name}.html"
         text = report_page(report)
@@ -82,6 +83,9 @@ def shoot(browser: Browser, name: str, report: Report, out: Path, *, is_long: bo
             page = context.new_page()
             page.goto(file.as_uri())
             capture(page, out / f"{name}-{scheme}.webp")
+            if section:
+                page.locator(f"#{section}").evaluate("section => section.scrollIntoView()")
+                capture(page, out / f"{name}-units-{scheme}.webp")
             if is_long:
                 page.locator("#patterns").evaluate("section => section.scrollIntoView()")
                 capture(page, out / f"{name}-bits-{scheme}.webp")
@@ -97,6 +101,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--run", type=Path, help="a run with findings")
     parser.add_argument("--hunt", type=Path, help="what a hunt wrote, hunt.json: alone, or too")
+    parser.add_argument("--sweep", type=Path, help="what a sweep wrote, sweep.json: alone, or too")
+    parser.add_argument("--title", default="a sweep", help="of the sweep's page")
     parser.add_argument("--clean", type=Path, help="a run without; made where it is not given")
     parser.add_argument("--out", type=Path, default=Path("reports/report"))
     options = parser.parse_args()
@@ -111,6 +117,10 @@ def main() -> None:
             report = gather([options.hunt], title="sdc_guard: a hunt")
             shoot(browser, "hunt", without_this_machine(report), options.out, is_long=False,
                   is_whole=False)
+        if options.sweep is not None:
+            report = judge(gather([options.sweep], title=f"sdc_guard: {options.title}"))
+            shoot(browser, "sweep", without_this_machine(report), options.out, is_long=False,
+                  is_whole=False, section="sweep")
         for name, run in (("demo", options.run), ("clean", clean)):
             if run is None:
                 continue

@@ -13,7 +13,9 @@ from tests.browser.conftest import Open, Opened
 from tests.browser.sample_pages import varied_report
 
 REPORTS = {"varied": varied_report, "clean": made_reports.clean_report,
-           "hostile": made_reports.hostile_report}
+           "hostile": made_reports.hostile_report,
+           "sweep": made_reports.sweep_report,
+           "hostile sweep": made_reports.hostile_sweep_report}
 
 
 def faults(opened: Opened) -> list[str]:

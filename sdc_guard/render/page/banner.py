@@ -7,10 +7,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sdc_guard.document.exits import MEANINGS as EXIT_MEANINGS
-from sdc_guard.document.schema import Judgement, Report
+from sdc_guard.document.schema import Judgement, Report, Sweep
 from sdc_guard.document.verdicts import CLEAN, MEANINGS, SEVERITY
 from sdc_guard.render.page.groups import HUNT, Group, first_entry, found_at
 from sdc_guard.render.page.text import counted, duration, listed, percent, short_op
+from sdc_guard.render.swept import (
+    case_of,
+    compact,
+    facts_text,
+    power_of,
+    quantity,
+    swept_cells,
+    weak_passes,
+    words,
+)
 
 NOT_TESTED = "not tested"
 MAX_GAPS = 4
@@ -91,8 +101,9 @@ def _verdict(report: Report, groups: Sequence[Group]) -> tuple[str, str, str]:
         if report.steps_unwatched:
             seen = (f": about {percent(report.call_share, 1)} of all calls"
                     if report.call_share > 0.001 else ": less than 0.1\u00a0% of all calls")
+        what = "tests on these units" if report.sweep is not None else "checked calls"
         return CLEAN, f"No divergence in what was checked{seen}", (
-            "Clean holds for the checked calls alone; the rest is counted below.")
+            f"Clean holds for the {what} alone; the rest is counted below.")
     verdict = found[0].verdict
     same = [g for g in found if g.verdict == verdict]
     ops = list(dict.fromkeys(short_op(g.finding.op) for g in same))
@@ -100,6 +111,11 @@ def _verdict(report: Report, groups: Sequence[Group]) -> tuple[str, str, str]:
     is_wrong = verdict == "corruption" and all(g.finding.held_is_wrong for g in same)
     noun = "wrong result" if is_wrong else "finding"
     headline = f"{verdict.capitalize()}: {counted(number, noun)} in {listed(ops, 3)}"
+    if all(g.is_swept for g in same):
+        places = sorted({g.finding.attribution.place for g in same} - {""})
+        places = places or sorted({unit for g in same for unit in g.units})
+        more = f" and {counted(len(places) - 3, 'more unit')}" if len(places) > 3 else ""
+        headline += f" on {'; '.join(places[:3])}{more}"
     if all(g.state == "known" for g in found):
         headline = f"Known {headline[0].lower()}{headline[1:]}"
     return verdict, headline, MEANINGS[verdict]
@@ -112,19 +128,23 @@ def _rank(verdict: str) -> int:
 def _facts(report: Report, found: Sequence[Group]) -> tuple[tuple[str, tuple[str, ...]], ...]:
     group = found[0]
     finding, worst = group.finding, group.worst
-    what = [f"{finding.op}, {finding.call.phase}", *([group.extent] if group.extent else [])]
+    phase = f", {finding.call.phase}" if finding.call.phase else ""
+    what = [f"{finding.op}{phase}", *([group.extent] if group.extent else [])]
     if worst is not None:
         what.append(f"got {worst.worst.got.repr}, expected {worst.worst.expected.repr}: "
                     f"{worst.distance} off")
     where = [group.module, group.place or "no source line",
              f"{listed(group.units, 2) or finding.device}{_ranks(report, group)}"]
-    if group.is_hunted:
+    if group.is_swept:
+        where = [listed(group.units, 3), *_unit_lines(report, group)]
+    elif group.is_hunted:
         where[:2] = [f"called as {group.place}"]
     elif finding.module in ("", "?"):
         where[:2] = where[1::-1]  # the line says more than that no module is known
     if len(found) > 1:
         what.append(f"and {counted(len(found) - 1, 'more kind')} of finding below")
-    when = ("Found by", _found_by(report, group)) if group.is_hunted else ("Since", _since(report))
+    is_called = group.is_hunted or group.is_swept
+    when = ("Found by", _found_by(report, group)) if is_called else ("Since", _since(report))
     return (("What", tuple(what)), ("Where", tuple(where)), when,
             ("Who made it", _cause(group)))
 
@@ -133,13 +153,25 @@ def _found_by(report: Report, group: Group) -> tuple[str, ...]:
     """The oracle, how often the call diverged again, and the hunt."""
     lead = group.lead
     run = next((r for r in report.runs if r.id == lead.run), None)
-    lines = [f"oracle {lead.test}"]
+    lines = [f"{'test' if group.is_swept else 'oracle'} {lead.test}"]
     if lead.tried:
-        lines.append(f"{lead.wrong} of {lead.tried} repetitions diverged")
-    if run is not None:
+        lines.append(f"{lead.wrong} of {lead.tried} repetitions "
+                     f"{'wrong' if group.is_swept else 'diverged'}")
+    if group.is_swept:
+        lines.append(f"oracle {group.finding.witness}, case {case_of(lead)}")
+    elif run is not None:
         seed = f", seed {run.seed}" if run.seed is not None else ""
         lines.append(f"hunt of {run.steps:,} calls{seed}")
     return tuple(lines)
+
+
+def _unit_lines(report: Report, group: Group) -> list[str]:
+    """What is known of the one unit that failed."""
+    units = {u.id: u for u in report.sweep.units} if report.sweep is not None else {}
+    unit = units.get(group.lead.unit)
+    if unit is None or len(group.units) > 1:
+        return []
+    return [facts_text({name: value for name, value in unit.facts.items() if name != "host"})]
 
 
 def _ranks(report: Report, group: Group) -> str:
@@ -166,7 +198,7 @@ def _cause(group: Group) -> tuple[str, ...]:
     attribution = group.finding.attribution
     lines = [attribution.cause.value + (f" at {attribution.place}" if attribution.place else "")]
     votes = [v for v in attribution.votes if v.identical and v.result != "failed"]
-    if votes:
+    if votes and not group.is_swept:
         held = sum(v.result == "held" for v in votes)
         places = len({v.place for v in votes})
         lines.append(f"the identical call gave the same result {held} of {len(votes)} times at "
@@ -178,6 +210,8 @@ def _cause(group: Group) -> tuple[str, ...]:
 
 def _clean_facts(report: Report) -> tuple[tuple[str, tuple[str, ...]], ...]:
     runs = report.runs
+    if report.sweep is not None and not report.coverages:
+        return _sweep_facts(report, report.sweep)
     ran = [counted(len(runs), "process", "processes") if runs else "no run can be read"]
     if runs:
         ran.append(f"{duration(max(r.elapsed_s for r in runs))}, "
@@ -196,6 +230,23 @@ def _clean_facts(report: Report) -> tuple[tuple[str, tuple[str, ...]], ...]:
     judged = [f"{name}: {counted(count, 'check')}" for name, count in checks.most_common(4)]
     return (("What ran", tuple(ran)), ("On", tuple(on)), ("Operators and tests", tuple(
         tested or ["none"])), ("Judged by", tuple(judged or ["no witness"])))
+
+
+def _sweep_facts(report: Report, sweep: Sweep) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    cells = swept_cells(report)
+    kinds = Counter(unit.kind for unit in sweep.units)
+    hosts = sorted({run.host for run in report.runs if run.host})
+    powers = Counter(c.oracle for c in cells if c.verdict == CLEAN)
+    elapsed_s = max((run.elapsed_s for run in report.runs), default=0.0)
+    return (
+        ("What ran", (counted(len({c.test for c in cells if c.checks}), "test"),
+                      f"{duration(elapsed_s)}, seed {sweep.seed}")),
+        ("On", (", ".join(counted(n, kind) for kind, n in kinds.items()) or "no unit",
+                listed(hosts, 3) or "no host known")),
+        ("Tests and units", tuple(f"{n:,} {word}" for word, n in words(cells).items())
+         or ("none",)),
+        ("Passes rest on", tuple(f"{oracle or 'nothing'}: {counted(n, 'pass', 'passes')}"
+                                 for oracle, n in powers.most_common(4)) or ("there is none",)))
 
 
 def _meters(report: Report) -> tuple[Meter, ...]:
@@ -226,6 +277,10 @@ def _meters(report: Report) -> tuple[Meter, ...]:
                             len(tested) / len(report.cells),
                             f"{len(tested):,} of {len(report.cells):,}, on "
                             f"{counted(len({c.unit for c in report.cells}), 'unit')}"))
+    if report.sweep is not None:
+        meters.append(Meter("checked", compact(report.sweep.checks), None,
+                            f"elements, {quantity(report.sweep.num_bytes, 'B')}, "
+                            f"{quantity(report.sweep.flops, 'FLOP')}"))
     return tuple(meters)
 
 
@@ -238,6 +293,11 @@ def _big(count: int) -> str:
 
 def _proves(report: Report, verdict: str) -> tuple[str, ...]:
     checked = report.calls_checked
+    if not checked and report.sweep is not None:
+        passed = [c for c in swept_cells(report) if c.verdict == CLEAN]
+        return tuple(f"{counted(sum(c.oracle == oracle for c in passed), 'pass', 'passes')} by "
+                     f"{power_of(oracle)}." for oracle in dict.fromkeys(c.oracle for c in passed)
+                     )[:MAX_GAPS] or ("Nothing.",)
     if not checked:
         tests = sum(1 for c in report.cells if c.verdict == CLEAN)
         return (f"{counted(tests, 'test')} ended clean.",) if tests else ("Nothing.",)
@@ -267,8 +327,16 @@ def _leaves_open(report: Report) -> tuple[str, ...]:
     if unchecked:
         lines.append(f"{counted(unchecked, 'call')} not checked (reasons under coverage): not "
                      "checked is never clean.")
-    lines.append("Errors smaller than the bounds, and faults before the first or after the last "
-                 "checked call, are not seen.")
+    if report.sweep is not None and not report.coverages:
+        lines.append("A pass holds for the tests and the minutes that were run, and for no other "
+                     "operator, shape or temperature: a unit that passed may still be faulty.")
+        weak = weak_passes(swept_cells(report))
+        if weak:
+            lines.append(f"{counted(len(weak), 'pass', 'passes')} compared a unit with itself "
+                         "alone.")
+    else:
+        lines.append("Errors smaller than the bounds, and faults before the first or after the "
+                     "last checked call, are not seen.")
     lost = [r for r in report.runs if not r.is_complete]
     if lost:
         lines.append(f"{counted(len(lost), 'run')} did not end in order: what it checked in all is "

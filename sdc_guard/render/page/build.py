@@ -16,9 +16,11 @@ from sdc_guard.render.page.fitting import findings_html
 from sdc_guard.render.page.grid import LETTERS, grid_of
 from sdc_guard.render.page.groups import HUNT, Group, groups_of
 from sdc_guard.render.page.surroundings import surroundings_of
+from sdc_guard.render.page.sweep import sweep_view
 from sdc_guard.render.page.templating import render, script, script_hash, style
 from sdc_guard.render.page.timeline import run_chart
 from sdc_guard.render.page.tree import tree_of
+from sdc_guard.render.swept import SWEEP, swept_cells
 
 MIN_BYTES = 120_000
 """Below this not even the frame of a page with every section cut short is sure to fit."""
@@ -26,10 +28,11 @@ MIN_BYTES = 120_000
 _PLACE = "<!--findings-->"
 _FRAME_SHARE = 0.6
 _SECTIONS = (
-    ("findings", "Findings"), ("patterns", "Bits"), ("grid", "Tests"), ("modules", "Modules"),
+    ("findings", "Findings"), ("patterns", "Bits"), ("sweep", "Sweep"), ("grid", "Tests"),
+    ("modules", "Modules"),
     ("timeline", "Timeline"), ("coverage", "Coverage"), ("environment", "Environment"))
 _OF_TRAININGS = frozenset({"modules", "timeline"})
-"""A hunt has no steps and no model."""
+"""A hunt and a sweep have no steps and no model."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +88,22 @@ def _frame(report: Report, groups: Sequence[Group], limits: Limits) -> tuple[str
     by_run: dict[str, list[Entry]] = {}
     for entry in report.findings:
         by_run.setdefault(entry.run, []).append(entry)
+    swept = set(swept_cells(report))
+    other_cells = [cell for cell in report.cells if cell not in swept]
+    is_sweep = bool(runs) and all(run.kind == SWEEP for run in runs)
+    absent = {*(_OF_TRAININGS if is_hunt or is_sweep else ()),
+              *(() if report.sweep is not None else ("sweep",)),
+              *(("grid",) if report.sweep is not None and not other_cells else ()),
+              *(("coverage",) if is_sweep and not report.coverages else ())}
+    sweep = sweep_view(report, max_rows=limits.rows, max_columns=limits.columns,
+                       max_charts=limits.cards // 2)
     frame = render(
         "page.html.j2", limits.chars, report=report, limits=limits, is_hunt=is_hunt,
-        sections=[s for s in _SECTIONS if not (is_hunt and s[0] in _OF_TRAININGS)],
+        sections=[s for s in _SECTIONS if s[0] not in absent], absent=absent, sweep=sweep,
         style=style(), script=script(), script_hash=script_hash(), letters=LETTERS,
         banner=banner_of(report, groups), cards=cards, num_more_cards=num_more_cards,
         sums=sums_of(groups) if limits.cards else [],
-        grid=grid_of(report.cells, max_columns=limits.columns, max_rows=limits.rows // 4 + 1),
+        grid=grid_of(other_cells, max_columns=limits.columns, max_rows=limits.rows // 4 + 1),
         tree=tree_of(report, max_rows=limits.rows),
         charts=[(run, run_chart(run, by_run.get(run.id, [])))
                 for run in runs[:limits.cards]],

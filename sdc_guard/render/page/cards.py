@@ -71,7 +71,8 @@ def sums_of(groups: Sequence[Group]) -> list[Sum]:
 def _card(group: Group, total: Total) -> Card:
     layout = layout_of(total.dtype)
     return Card(
-        anchor=group.anchor, name=f"{short_op(group.finding.op)}, {group.module}",
+        anchor=group.anchor, name=f"{short_op(group.finding.op)}, "
+        + (group.lead.unit if group.is_swept else group.module),
         verdict=group.verdict, total=total, bits=patterns.bit_chart(total),
         bit_words=patterns.bit_words(total), masks=patterns.mask_rows(total),
         errors=patterns.error_chart(total), error_words=patterns.error_words(total),

@@ -23,6 +23,7 @@ from sdc_guard.render.page.numbers import (
     pattern_of,
 )
 from sdc_guard.render.page.spreads import Total, bound_log2, total_of
+from sdc_guard.render.swept import case_of, is_swept
 
 HUNT = "hunt"
 STATES = ("new", "expired", "known")
@@ -107,6 +108,16 @@ class Group:
     def is_hunted(self) -> bool:
         """Whether a hunt called it by itself: it has no module, line or step."""
         return self.lead.tool == HUNT
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether a sweep computed it: it has a unit, a test and a case, and no module or line."""
+        return is_swept(self.lead)
+
+    @property
+    def case(self) -> str:
+        """Of a sweep: which of the test's computations."""
+        return case_of(self.lead)
 
     @property
     def script(self) -> str:

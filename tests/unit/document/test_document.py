@@ -67,6 +67,21 @@ def test_a_document_of_an_earlier_version_without_the_new_fields_is_read() -> No
     assert read_document(json.dumps(value)).findings[0].finding.spread is None
 
 
+def test_a_document_of_1_0_knows_no_sweep_and_is_read() -> None:
+    value = json.loads(write_document(made_report()))
+    value["schema_version"] = "1.0"
+    del value["sweep"]
+    for cell in value["cells"]:
+        for name in ("family", "oracle", "elapsed_s", "num_bytes", "flops"):
+            del cell[name]
+    for entry in value["findings"]:
+        for name in ("elements", "contrast", "facts"):
+            del entry[name]
+    report = read_document(json.dumps(value))
+    assert report.sweep is None
+    assert (report.cells[0].oracle, report.findings[0].elements) == ("", ())
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [

@@ -8,6 +8,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sdc_guard.document.operators import packet_of
@@ -27,6 +28,7 @@ from tests.made_reports import (
     made_finding,
     made_report,
     made_run,
+    sweep_report,
 )
 
 
@@ -245,3 +247,33 @@ def test_what_cannot_be_gathered_is_said_with_its_name(
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no event log"):
         gathered(tmp_path)
+
+
+def test_a_sweeps_document_is_read_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.json"
+    path.write_bytes(write_document(sweep_report()))
+    report = gather([path], root=tmp_path)
+    assert report.sweep == sweep_report().sweep
+    assert report.cells == sweep_report().cells
+    assert report.findings[0].elements == sweep_report().findings[0].elements
+
+
+def test_sweeps_of_two_hosts_are_one_and_the_same_one_twice_is_not_counted_twice(
+    tmp_path: Path,
+) -> None:
+    one = sweep_report()
+    assert one.sweep is not None
+    replace = msgspec.structs.replace
+    other = replace(
+        one, runs=(replace(one.runs[0], id="sweep node-8", host="node-8"),), findings=(),
+        cells=tuple(replace(c, unit=c.unit.replace("7", "8")) for c in one.cells),
+        sweep=replace(one.sweep, samples=(), units=tuple(
+            replace(u, id=u.id.replace("7", "8")) for u in one.sweep.units)))
+    for name, report in (("a.json", one), ("b.json", other), ("again.json", one)):
+        (tmp_path / name).write_bytes(write_document(report))
+    both = gather([tmp_path / "a.json", tmp_path / "b.json", tmp_path / "again.json"],
+                  root=tmp_path)
+    assert both.sweep is not None
+    assert len(both.sweep.units) == 10
+    assert both.sweep.checks == 2 * one.sweep.checks
+    assert len(both.cells) == 2 * len(one.cells)
