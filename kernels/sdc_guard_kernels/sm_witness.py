@@ -251,6 +251,21 @@ def survey(
     """
     if chain not in CHAINS:
         raise ValueError(f"chain is {chain!r}, not one of {CHAINS}")
+    return surveyed(
+        chain, _dot_launch if chain in _DOTS else _chain_launch, device, repeats=repeats,
+        max_launches=max_launches, sm_of_program=sm_of_program)
+
+
+def surveyed(
+    chain: str,
+    prepare: "Callable[[str, torch.device], Launch]",
+    device: torch.device,
+    *,
+    repeats: int,
+    max_launches: int,
+    sm_of_program: Sequence[int] | None,
+) -> Survey:
+    """:func:`survey` by the kernel that ``prepare`` makes ready, whatever its chain."""
     if not 0 < repeats < 2**31 or max_launches < 1:
         raise ValueError(f"repeats {repeats} and max_launches {max_launches} must be positive, and "
                          "repeats below 2^31")
@@ -264,7 +279,7 @@ def survey(
     else:
         num_sms, num_programs = len(set(sm_of_program)), len(sm_of_program)
         sms = torch.tensor(sm_of_program, dtype=torch.int64, device=device)
-    launch = _dot_launch(chain, device) if chain in _DOTS else _chain_launch(chain, device)
+    launch = prepare(chain, device)
     rows: list[list[int]] = []
     reached: list[frozenset[int]] = []
     while len(reached) < max_launches and len(frozenset().union(*reached)) < num_sms:
