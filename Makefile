@@ -39,6 +39,10 @@ GPU_PYTEST := $(GPU_PYTHON) -m pytest --numprocesses logical --maxprocesses 8 --
 # The schema of JUnit's files, as pytest's own tests have it: in its source distribution alone.
 JUNIT_XSD := build/schemas/junit-10.xsd
 JUNIT_SDIST := pytest-8.2.0
+# The schema of OCP Test & Validation's lines; without it their tests ask OCP's library alone.
+OCP_SCHEMA := build/schemas/ocp
+OCP_SOURCE := https://github.com/opencomputeproject/ocp-diag-core
+OCP_COMMIT := 8fae3f573a0aeb07d4fd78855f0ba2e464a8a2ad
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -73,6 +77,12 @@ $(JUNIT_XSD): | $(INSTALLED)
 	@tar -xzOf $(@D)/download/$(JUNIT_SDIST).tar.gz \
 	  $(JUNIT_SDIST)/testing/example_scripts/junit-10.xsd > $@
 	@rm -r $(@D)/download
+
+$(OCP_SCHEMA):
+	@rm -rf $@.part && mkdir -p $@.part
+	@curl --silent --show-error --fail --location $(OCP_SOURCE)/archive/$(OCP_COMMIT).tar.gz | \
+	  tar -xz -C $@.part --strip-components=3 ocp-diag-core-$(OCP_COMMIT)/json_spec/output
+	@mv $@.part $@
 
 test-slow: install ## the long tests and the rest of long lists of cases
 	$(PYTEST) -m slow $(PYTEST_ARGS)

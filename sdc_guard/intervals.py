@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from statistics import NormalDist
 
 import numpy as np
 
@@ -35,12 +36,36 @@ def proportion(count: int, num: int, confidence: float = CONFIDENCE) -> Interval
     Raises:
         UsageError: if ``num`` is below 1 or ``count`` is not in ``0..num``.
     """
-    if num < 1 or not 0 <= count <= num:
-        raise UsageError(f"{count} successes in {num} trials: give num >= 1 and 0 <= count <= num")
+    _require_counts(count, num)
     tail = (1 - confidence) / 2
     low = 0.0 if count == 0 else _solve(lambda p: _at_most(num - count, num, 1 - p) - tail)
     high = 1.0 if count == num else _solve(lambda p: tail - _at_most(count, num, p))
     return Interval(value=count / num, low=low, high=high, confidence=confidence)
+
+
+def wilson(count: int, num: int, confidence: float = CONFIDENCE) -> Interval:
+    """``count / num`` with the score interval of Wilson (1927), without continuity correction.
+
+    Its ends are the p at which ``count / num`` lies z standard deviations from p:
+    ``(k + z^2/2 -+ z sqrt(k (n - k) / n + z^2/4)) / (n + z^2)``.  It covers ``confidence`` on
+    average over p, not for each p as :func:`proportion` does, and is narrower for that.
+
+    Raises:
+        UsageError: as :func:`proportion`.
+    """
+    _require_counts(count, num)
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    middle = count + z * z / 2
+    reach = z * math.sqrt(count * (num - count) / num + z * z / 4)
+    return Interval(
+        value=count / num, confidence=confidence,
+        low=0.0 if count == 0 else (middle - reach) / (num + z * z),
+        high=1.0 if count == num else (middle + reach) / (num + z * z))
+
+
+def _require_counts(count: int, num: int) -> None:
+    if num < 1 or not 0 <= count <= num:
+        raise UsageError(f"{count} successes in {num} trials: give num >= 1 and 0 <= count <= num")
 
 
 def _at_most(count: int, num: int, p: float) -> float:

@@ -11,11 +11,12 @@ import click
 from sdc_guard.cli._bench_guard import GUARD_KINDS
 from sdc_guard.cli._bench_kernels import KERNEL_KINDS
 from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
+from sdc_guard.cli._bench_sweep import SWEEP_KINDS
 
 
 @click.command("bench")
 @click.argument("what", default="all",
-                type=click.Choice([*MATRIX_KINDS, *GUARD_KINDS, *KERNEL_KINDS]))
+                type=click.Choice([*MATRIX_KINDS, *GUARD_KINDS, *KERNEL_KINDS, *SWEEP_KINDS]))
 @click.option("--detector", "detectors", multiple=True,
               help="A detector of the table; default all. A wrong name lists them.")
 @click.option("--workload", "workloads", multiple=True,
@@ -30,10 +31,10 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
               help="fp32, bf16 autocast, or both (default).")
 @click.option("--num", type=click.IntRange(min=1), default=None,
               help="Faults per model, workload, dtype and detector; default 20. For 'detection': "
-                   "per model and dtype, default 1000.")
+                   "per model and dtype, default 1000; for 'sweep': per kind and test, default 30.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=None,
               help="faults: share so much time out among the combinations; the next run goes on "
-                   "where this one stops.")
+                   "where this one stops; so for sweep, default 120.")
 @click.option("--processes", type=click.IntRange(min=1), default=None,
               help="faults, detection: processes with one thread each; default 1, with --quick all "
                    "cores.")
@@ -60,16 +61,19 @@ from sdc_guard.cli._bench_matrix import MATRIX_KINDS, result_path
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option("--limit-s", type=click.FloatRange(min=0, min_open=True), default=None,
-              help="kernels: seconds after which what is left is not measured; default 420.")
+              help="kernels: seconds after which what is left is not measured, default 420; sweep: "
+                   "length of the sweep whose tests are tried, default 120.")
 @click.option("--part", "parts", multiple=True,
-              help="kernels: one part of it; default all. A wrong name lists them.")
+              help="kernels: one part of it; sweep: one test or family; default all. A wrong name "
+                   "lists them.")
 @click.option("--commit", default=None,
               help="kernels: the commit that is measured, where the checkout does not tell.")
 @click.option("--quick", is_flag=True,
               help="A small form of everything: under five minutes for 'all'.")
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=None,
               help="Folder for result files; default reports/bench, for the second group below "
-                   "reports/guard, for kernels build/bench-gpu. Results add up in bench.json.")
+                   "reports/guard, for kernels build/bench-gpu, for sweep reports/sweep. "
+                   "Results add up in bench.json.")
 @click.option("--json", "as_json", is_flag=True, help="JSON on stdout instead of text.")
 def command(what: str, quick: bool, device: str, **options: Any) -> None:
     """Inject faults into models in training and set detectors against them.
@@ -94,7 +98,13 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
     \b
     kernels    what their checks cost: copies, products, calls and steps of a GPT
 
-    Exit code 1 if 'clean' had findings, 5 if 'kernels' could measure nothing.
+    The tests of the sweep:
+
+    \b
+    sweep      injected faults against each of them and against other tools' comparisons
+
+    Exit code 1 if 'clean' had findings, 5 if 'kernels' or 'sweep' could measure
+    nothing.
     The other kinds measure and judge nothing.
 
     \b
@@ -118,7 +128,7 @@ def command(what: str, quick: bool, device: str, **options: Any) -> None:
     if quick:
         options["config"] = "tiny"
     options |= {"scale": 10 if quick else 1, "quick": quick, "device": device}
-    run = (MATRIX_KINDS | GUARD_KINDS | KERNEL_KINDS)[what]
+    run = (MATRIX_KINDS | GUARD_KINDS | KERNEL_KINDS | SWEEP_KINDS)[what]
     if what not in MATRIX_KINDS or what == "page":
         run(options)
         return

@@ -26,6 +26,7 @@ _HELP = {
     "markdown": "Markdown, at most 1,000 KiB.",
     "comment": "Markdown for a comment on a pull request, at most 64 KB.",
     "prom": "Metrics for node_exporter's textfile collector.",
+    "ocp": "JSON lines of OCP Test & Validation 2.0.",
 }
 _STDOUT = "-"
 SUMMARY_LIMIT_BYTES = 1024 << 10
@@ -66,7 +67,8 @@ def command(
     What fails is said by the options below, else by the settings (`sdc-guard config show`); known
     is what sdc-guard-baseline.txt in the current folder lists, if no other baseline is named.
     Without a format the report is printed.  FILE is optional (report.html, report.json,
-    report.junit.xml, report.sarif, report.md, comment.md, sdc_guard.prom), and "-" is stdout.
+    report.junit.xml, report.sarif, report.md, comment.md, sdc_guard.prom,
+    report.ocp.jsonl), and "-" is stdout.
 
     Exit code: 0 clean, 1 a divergence that fails, 2 wrong usage, 3 inconclusive, a run that did not
     end in order, or coverage below the floor, 4 internal error, 5 nothing tested.

@@ -12,7 +12,7 @@ from tests.meta.tree import ROOT, imports_of, place, python_files
 # Top row first.  A part may import parts of lower rows, and parts of its own group; other groups
 # of its own row are siblings, which never import each other.
 LAYERS: tuple[tuple[frozenset[str], ...], ...] = (
-    (frozenset({"cli"}),),
+    (frozenset({"cli", "__main__"}),),
     (frozenset({"bench"}),),
     (frozenset({"demo"}),),
     (

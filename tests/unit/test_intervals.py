@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import stats
 
 from sdc_guard.errors import UsageError
-from sdc_guard.intervals import median, proportion, ratio_of_totals
+from sdc_guard.intervals import median, proportion, ratio_of_totals, wilson
 
 COUNTS = [(0, 1), (1, 1), (0, 500), (500, 500), (1, 2), (3, 7), (198, 200), (1999, 2000), (7, 3000)]
 
@@ -24,10 +26,23 @@ def test_proportion_is_the_interval_of_clopper_and_pearson(
     assert got.high == pytest.approx(expected.high, rel=1e-9, abs=1e-12)
 
 
+@pytest.mark.parametrize(("count", "num"), COUNTS)
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.999])
+def test_wilson_is_the_score_interval(count: int, num: int, confidence: float) -> None:
+    expected = stats.binomtest(count, num).proportion_ci(confidence, method="wilson")
+    got = wilson(count, num, confidence)
+    assert (got.value, got.confidence) == (count / num, confidence)
+    assert got.low == pytest.approx(expected.low, rel=1e-9, abs=1e-12)
+    assert got.high == pytest.approx(expected.high, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("interval", [proportion, wilson])
 @pytest.mark.parametrize(("count", "num"), [(0, 0), (-1, 5), (6, 5)])
-def test_impossible_counts_are_refused(count: int, num: int) -> None:
+def test_impossible_counts_are_refused(
+    count: int, num: int, interval: Callable[[int, int], object]
+) -> None:
     with pytest.raises(UsageError, match=f"{count} successes in {num} trials"):
-        proportion(count, num)
+        interval(count, num)
 
 
 @pytest.mark.parametrize(("num", "rank"), [(6, 1), (8, 1), (9, 2), (20, 6), (21, 6)])

@@ -1,0 +1,152 @@
+"""What a test of the sweep is, and what its file declares.
+
+A test is a list of cases.  A case makes one computation ready together with the bits that it must
+give; the runner (``visit.py``) makes it again and again and compares all bits each time.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+Bits = NDArray[np.unsignedinteger[Any]]
+"""Elements by their bits, in C order."""
+Index = tuple[int, ...]
+
+CORE, GPU, HOST = "core", "gpu", "host"
+"""Kinds of unit: a logical CPU with one thread, a device, all cores of a host with all threads."""
+
+
+class Oracle(enum.Enum):
+    """Where the right answer comes from; what each cannot see is part of its meaning.
+
+    ``EXACT``: known beforehand, from Python integers or in closed form.  ``GOLDEN``: a digest
+    recorded on other hardware, for exactly this software.  ``PEER``: the other units of the same
+    model.  ``SELF``: the same unit, a moment before; blind to what is always wrong.  ``CROSS``:
+    another implementation that is bit-equal by construction.
+    """
+
+    EXACT = "exact"
+    GOLDEN = "golden"
+    PEER = "peer"
+    SELF = "self"
+    CROSS = "cross-implementation"
+
+
+class Company(enum.Enum):
+    """What the other units do meanwhile: the same test, nothing, or heavy products."""
+
+    TOGETHER = "together"
+    ALONE = "alone"
+    LOADED = "loaded"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a worker runs: a unit of ``kind`` with tensors on ``device`` (``cpu``, ``cuda:0``),
+    and how many threads an operator may use."""
+
+    kind: str
+    name: str
+    device: str
+    num_threads: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A case made ready.
+
+    Attributes:
+        run: computes the results; called many times, each time from the same inputs.
+        expected: their bits, one array of the same shape for each; None where no outside answer
+            exists and the first run stands in (oracle SELF), its digest being compared with peers.
+        inputs: bits of the operands, for what depends on them; may be empty.
+        flops, num_bytes: work of one run: floating-point operations (2 for a multiply-add), and
+            bytes of operands and results together.
+        golden_key: what besides the software decides the digest; empty for no golden digest.
+        subunit: names the part of the unit behind an element, such as ``SM 17``; None for none.
+        num_checks: what one run checks, where that is not the number of its elements.
+    """
+
+    run: Callable[[], Sequence[Tensor | NDArray[Any]]]
+    expected: Sequence[Bits] | None
+    inputs: Sequence[Bits] = ()
+    flops: int = 0
+    num_bytes: int = 0
+    golden_key: str = ""
+    subunit: Callable[[Index], str] | None = None
+    num_checks: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One computation: ``label`` is unique in its test and never changes its meaning; ``op`` is the
+    operator or library call under test; ``shape`` that of the first result.
+
+    ``make`` draws from the generator alone, so that test, label and seed give the same bits on any
+    unit.  It raises :class:`Unsupported` where this unit cannot do it.
+    """
+
+    label: str
+    op: str
+    dtype: str
+    shape: tuple[int, ...]
+    make: Callable[[np.random.Generator, Place], Made]
+
+
+class Unsupported(Exception):
+    """This unit, or its software, cannot do a case; the text is the reason that is reported."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """Stress beside the arithmetic: ``busy_s`` of runs, then ``idle_s`` of sleep, again and again
+    (0: no sleep); ``does_alternate`` goes from case to case after each burst."""
+
+    busy_s: float = 0.0
+    idle_s: float = 0.0
+    does_alternate: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepTest:
+    """What a file of ``families/`` declares as ``TESTS``, a tuple of these.
+
+    Attributes:
+        name: never changed later: histories and fleets compare by it.
+        family: ``F1`` to ``F12``.
+        oracles: where the right answers come from.
+        kinds: the units that it can run on.
+        blames: the smallest unit that it may blame, in words.
+        dtypes: what it computes in.
+        dwell_s: how long a unit should spend on it before a pass means what ``proves`` says.
+        proves, cannot_prove: for the report, one sentence each.
+        cases: the cases for a place.
+        skip: the reason why a place cannot run it, empty if it can.
+        company: what the other units do.
+        pace: bursts and pauses.
+        environments: variables to set before torch is loaded, one worker for each.
+        is_repeatable: False if equal calls may differ: then nothing but EXACT decides.
+    """
+
+    name: str
+    family: str
+    oracles: tuple[Oracle, ...]
+    kinds: tuple[str, ...]
+    blames: str
+    dtypes: tuple[str, ...]
+    dwell_s: float
+    proves: str
+    cannot_prove: str
+    cases: Callable[[Place], Sequence[Case]]
+    skip: Callable[[Place], str] = lambda place: ""
+    company: Company = Company.TOGETHER
+    pace: Pace = Pace()
+    environments: tuple[tuple[tuple[str, str], ...], ...] = ((),)
+    is_repeatable: bool = True

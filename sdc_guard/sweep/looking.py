@@ -1,0 +1,157 @@
+"""A wrong number, looked at from elsewhere: the same case on other units, votes, deaths again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from sdc_guard.sweep.crew import Crew, Hand, Lost, Variables
+from sdc_guard.sweep.declared import CORE, HOST, SweepTest
+from sdc_guard.sweep.messages import (
+    CaseDone,
+    Confirm,
+    Confirmed,
+    Done,
+    Miscompare,
+    Task,
+    Visit,
+)
+from sdc_guard.sweep.tally import Seen
+from sdc_guard.sweep.units import Unit, core_facts, usable_cores
+from sdc_guard.sweep.words import (
+    Answer,
+    decide,
+    decide_host,
+    decide_lost,
+    decide_unsupported,
+    vote,
+)
+
+NUM_CONFIRMATIONS = 10
+MAX_OTHERS = 3
+MAX_CORES = 256
+MAX_VOTERS = 16
+NUM_LOST_RETRIES = 2
+MAX_RETRY_S = 5.0
+HandOf = Callable[[Unit, Variables], "Hand | None"]
+_A = TypeVar("_A", Done, Confirmed)
+
+
+class Looker:
+    """Asks other units; ``hand_of`` gives a unit's idle worker, starting one where there is none.
+
+    Where only one core is swept, another core of this machine is asked all the same.
+    """
+
+    def __init__(self, crew: Crew, units: Sequence[Unit], hand_of: HandOf) -> None:
+        self._crew, self._units, self._hand_of = crew, units, hand_of
+
+    def others(self, unit: Unit) -> list[Unit]:
+        """Units of its kind, the same model first; another core, if need be.  For the host its
+        cores, one by one: which of them is wrong?"""
+        if unit.kind == HOST:
+            return [u for u in self._units if u.kind == CORE][:MAX_CORES]
+        same = [u for u in self._units if u.kind == unit.kind and u.name != unit.name]
+        same.sort(key=lambda u: u.model != unit.model)
+        if not same and unit.kind == CORE:
+            same = [Unit(CORE, f"core {n}", n, core_facts(n)) for n in usable_cores()
+                    if n != unit.index]
+        return same[:MAX_OTHERS]
+
+    def miscompare(
+        self, unit: Unit, test: SweepTest, seen: Miscompare, variables: Variables, time_s: float
+    ) -> Seen:
+        """The same case on other units, and the word that follows."""
+        task = Confirm(test=test.name, case=seen.case, seed=seen.seed, times=NUM_CONFIRMATIONS)
+        answers = self._ask(self.others(unit), task, variables)
+        decision = (decide_host if unit.kind == HOST else decide)(seen, unit.name, answers)
+        return Seen(unit, test, seen.case, time_s, seen.oracle.partition(" ")[0].partition("-")[0],
+                    decision, seen, variables=variables, seed=seen.seed)
+
+    def unsupported(
+        self, unit: Unit, test: SweepTest, case: CaseDone, seed: int, variables: Variables,
+        time_s: float, able: Sequence[Unit],
+    ) -> Seen | None:
+        """A case that ``able`` units of the same model could do."""
+        task = Confirm(test=test.name, case=case.case, seed=seed, times=1)
+        here = self._ask([unit], task, variables)
+        decision = None
+        if here:
+            decision = decide_unsupported(unit.name, case.unsupported, here[0].said,
+                                          self._ask(able[:MAX_OTHERS], task, variables))
+        if decision is None:
+            return None
+        return Seen(unit, test, case.case, time_s, "exact", decision, variables=variables,
+                    seed=seed)
+
+    def split(
+        self, test: SweepTest, case: str, seed: int, digests: dict[Unit, str],
+        variables: Variables, time_s: float,
+    ) -> list[Seen]:
+        """Peers that disagree are all asked again, and vote.  Of many that agree some are asked."""
+        first = {unit.name: digest for unit, digest in digests.items()}
+        values = list(digests.values())
+        asked = sorted(digests, key=lambda u: values.count(digests[u]))[:MAX_VOTERS]
+        task = Confirm(test=test.name, case=case, seed=seed, times=NUM_CONFIRMATIONS)
+        answers = {a.unit: a.said.run_digests for a in self._ask(asked, task, variables)}
+        decisions = vote(first, answers)
+        by_name = {unit.name: unit for unit in digests}
+        return [Seen(by_name[name], test, case, time_s, "peer", decision, digests=first,
+                     variables=variables, seed=seed)
+                for name, decision in decisions.items()]
+
+    def lost(
+        self, unit: Unit, test: SweepTest, task: Visit, how: Lost, variables: Variables,
+        time_s: float,
+    ) -> Seen:
+        """The same visit again on the unit, and once on another."""
+        short = Visit(test=task.test, seed=task.seed, limit_s=min(task.limit_s, MAX_RETRY_S),
+                      first_case=task.first_case, case=task.case)
+        again = 0
+        for _ in range(NUM_LOST_RETRIES):
+            again += self._is_lost(unit, short, variables)
+        elsewhere: bool | None = None
+        if again:
+            others = self.others(unit)
+            elsewhere = self._is_lost(others[0], short, variables) if others else None
+        decision = decide_lost(unit.name, how.words, again, NUM_LOST_RETRIES,
+                               is_from_outside=how.is_from_outside, is_lost_elsewhere=elsewhere)
+        return Seen(unit, test, "", time_s, "process", decision, variables=variables,
+                    seed=task.seed, tail=how.tail)
+
+    def _is_lost(self, unit: Unit, task: Visit, variables: Variables) -> bool:
+        hand = self._hand_of(unit, variables)
+        if hand is None:
+            return True
+        return self._answer(hand, task, Done) is None
+
+    def _ask(self, units: Sequence[Unit], task: Confirm, variables: Variables) -> list[Answer]:
+        """One after the other: a unit's answer must not depend on what its neighbour does."""
+        found = []
+        for unit in units:
+            hand = self._hand_of(unit, variables)
+            said = None if hand is None else self._answer(hand, task, Confirmed)
+            if said is not None:
+                found.append(Answer(unit.name, said))
+        return found
+
+    def _answer(self, hand: Hand, task: Task, kind: type[_A]) -> _A | None:
+        """None if the worker is lost over it."""
+        self._crew.send(hand, task)
+        while True:
+            for speaker, message in self._crew.listen(0.2):
+                if speaker is hand and isinstance(message, kind):
+                    return message
+                if speaker is hand and isinstance(message, Lost):
+                    return None
+
+
+def wait_ready(crew: Crew, hand: Hand, limit_s: float) -> bool:
+    """Until it has said hello; False if it cannot work."""
+    end_s = time.monotonic() + limit_s
+    while hand.hello is None and hand.lost is None and time.monotonic() < end_s:
+        crew.listen(0.2)
+    return hand.is_ready
+
+
