@@ -31,6 +31,8 @@ from sdc_guard.sweep.declared import Company, Place, SweepTest
 BATCH = 10
 """Trials of a cell before the next cell has its turn."""
 MAX_READY_S = 60.0
+SHARE_OF_CELLS = 0.7
+"""Of a column's time; the rest is for whom it blames."""
 COMPANIES = ((2, False), (3, False), (2, True))
 """Number of units, and whether all have the fault."""
 
@@ -119,6 +121,8 @@ class Campaign:
                           false_alarms=0, note=f"{rival.compares}; here: {rival.reduced}"))
 
     def _try_test(self, test: SweepTest, dwell_s: float, end_s: float) -> None:
+        if self._is_done(test):
+            return
         columns = columns_of(test, self._place(test), seed=self.seed, dwell_s=dwell_s,
                              limit_s=min(MAX_READY_S, max(1.0, end_s - time.monotonic())))
         if isinstance(columns, str):
@@ -135,14 +139,28 @@ class Campaign:
             def attempt(fault: Fault, column: Column = column) -> Outcome:
                 return run_trial(column, fault)
 
-            self._fill(column.name, kinds, column.dwell, scope, attempt, until_s)
-            if column.oracle in (EXACT, PEERS):
-                for num_units, all_alike in COMPANIES:
-                    self._fill_blame(column, scope, until_s, num_units, all_alike)
+            is_blamed = column.oracle in (EXACT, PEERS)
+            cells_s = time.monotonic() + SHARE_OF_CELLS * (until_s - time.monotonic())
+            self._fill(column.name, kinds, column.dwell, scope, attempt,
+                       cells_s if is_blamed else until_s)
+            for turn, (num_units, all_alike) in enumerate(COMPANIES if is_blamed else ()):
+                self._fill_blame(column, scope, _share(until_s, len(COMPANIES) - turn), num_units,
+                                 all_alike)
             self._keep(Tested(
                 name=column.name, group=SWEEP, family=test.family, oracle=column.oracle,
                 num_cases=len(column.cases), runs=column.dwell.runs, checks=column.dwell.checks,
                 false_alarms=column.num_mismatches))
+
+    def _is_done(self, test: SweepTest) -> bool:
+        """Whether the file has all trials of a test."""
+        names = {c.name for c in self.file.columns if c.name.startswith(f"{test.name}, ")}
+        cells = [c for c in self._cells.values() if c.column in names]
+        always = {kind.name for kind in self.kinds
+                  if not kind.needs_float and kind.when is not When.INPUT_BIT}
+        has_all = all({c.kind for c in cells if c.column == name} >= always for name in names)
+        blames = [b for b in self._blames.values() if b.column in names]
+        counts = [*(c.num for c in cells), *(b.num for b in blames)]
+        return bool(names) and has_all and min(counts, default=0) >= self.num
 
     def _fill(
         self, column: str, kinds: Iterable[Kind], dwell: Dwell, scope: Scope,

@@ -13,6 +13,7 @@ from sdc_guard.bench.sweep.counts import SWEEP, Blame, Cell, MatrixFile, Tested,
 from sdc_guard.bench.sweep.kinds import KINDS
 from sdc_guard.bench.sweep.reach import out_of_reach
 from sdc_guard.intervals import wilson
+from sdc_guard.sweep.exact import LAYOUTS
 
 MIN_TRIALS = 30
 
@@ -31,7 +32,7 @@ def checklist(file: MatrixFile) -> list[Claim]:
     tested = {c.name: c for c in file.columns if c.group == SWEEP}
     cells = [c for c in file.cells if c.column in tested]
     return [_found(cells, tested), _clean(tested.values()), _not_wrong(file.blames),
-            _ambiguous(file.blames), _bits(cells), _enough(file.cells)]
+            _ambiguous(file.blames), _bits(file), _enough(file.cells)]
 
 
 def counted(count: int, num: int) -> str:
@@ -82,19 +83,32 @@ def _ambiguous(blames: Iterable[Blame]) -> Claim:
                  said == num if num else None, counted(said, num))
 
 
-def _bits(cells: Iterable[Cell]) -> Claim:
-    struck: dict[str, list[int]] = {}
-    for cell in cells:
+def flips(file: MatrixFile) -> dict[str, dict[int, tuple[int, int]]]:
+    """By format and bit position, how often tests of the sweep had that one bit flipped within
+    their reach, and how often they found it."""
+    oracles = {c.name: c.oracle for c in file.columns if c.group == SWEEP}
+    struck: dict[str, dict[int, tuple[int, int]]] = {}
+    for cell in file.cells:
+        if cell.column not in oracles or out_of_reach(KINDS[cell.kind], oracles[cell.column]):
+            continue
         for name, (reached, found) in cell.bits.items():
-            if KINDS[cell.kind].is_same_always:
-                continue
-            seen = struck.setdefault(name, [0, 0])
-            seen[0] += reached
-            seen[1] += found
-    missed = sorted(name for name, (reached, found) in struck.items() if found < reached)
-    text = f"{len(struck)} positions of {len({n.split()[0] for n in struck})} formats"
-    return Claim("A flip is found at every bit position that was struck",
-                 not missed if struck else None,
+            dtype, bit = name.split()
+            before = struck.setdefault(dtype, {}).get(int(bit), (0, 0))
+            struck[dtype][int(bit)] = before[0] + reached, before[1] + found
+    return struck
+
+
+def _bits(file: MatrixFile) -> Claim:
+    struck = flips(file)
+    missed = [f"{dtype} {bit}" for dtype, bits in sorted(struck.items())
+              for bit, (reached, found) in sorted(bits.items()) if found < reached]
+    gaps = [dtype for dtype, bits in sorted(struck.items())
+            if dtype in LAYOUTS and len(bits) < LAYOUTS[dtype].num_bits]
+    text = f"{sum(map(len, struck.values()))} positions of {len(struck)} formats"
+    if gaps:
+        text += f"; not every position of {', '.join(gaps)}"
+    return Claim("A flip of any bit of a floating format is found",
+                 not missed and not gaps if struck else None,
                  text + (f"; missed at {', '.join(missed)}" if missed else ""))
 
 

@@ -24,7 +24,6 @@ ORACLES = (EXACT, SELF, GOLDEN, PEERS)
 the unit's own first run stands in.  ``golden``: that, and a digest of right bits is at hand.
 ``peers``: that, and another unit gave its digest."""
 MAX_HELD_BYTES = 1 << 29
-NO_DWELL = Dwell(0, 0)
 
 
 @dataclass
@@ -47,7 +46,7 @@ class Column:
     digests: Mapping[str, str]
     golden: Mapping[str, str]
     left: Mapping[str, bytes]
-    dwell: Dwell = NO_DWELL
+    dwell: Dwell = field(default_factory=lambda: Dwell(0, 0))
     num_mismatches: int = 0
 
     @property
@@ -98,13 +97,20 @@ def columns_of(
     if isinstance(ready, str):
         return ready
     found = []
-    for oracle, cases in ((EXACT, ready.known), (SELF, ready.own), (GOLDEN, ready.keyed),
+    visited: dict[tuple[str, ...], Column] = {}
+    for oracle, cases in ((EXACT, ready.known), (GOLDEN, ready.keyed), (SELF, ready.own),
                           (PEERS, ready.own)):
-        if cases:
-            found.append(_column(test, oracle, place, seed, cases, ready.left))
-    for column in found:
-        share = len(column.cases) / (len(ready.known) + len(ready.own))
-        _visit_clean(column, dwell_s * share)
+        if not cases:
+            continue
+        column = _column(test, oracle, place, seed, cases, ready.left)
+        labels = tuple(case.label for case in cases)
+        if labels not in visited:
+            share = len(cases) / (len(ready.known) + len(ready.own))
+            _visit_clean(column, dwell_s * share)
+        # The same cases again: what a visit does does not depend on who looks at its digests.
+        same = visited.setdefault(labels, column)
+        column.dwell, column.num_mismatches = same.dwell, same.num_mismatches
+        found.append(column)
     return found
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sdc_guard.bench.cells import ranges
 from sdc_guard.bench.pages.text import bracket, code, percent, table
 from sdc_guard.bench.sweep.blame import NOT_REACHED, WORDS
-from sdc_guard.bench.sweep.checklist import checklist, joint, lapses
+from sdc_guard.bench.sweep.checklist import checklist, flips, joint, lapses
 from sdc_guard.bench.sweep.counts import RIVAL, SWEEP, Cell, MatrixFile, Tested, total
 from sdc_guard.bench.sweep.kinds import KINDS, When
 from sdc_guard.bench.sweep.reach import NEVER_SEEN, out_of_reach
@@ -132,19 +132,9 @@ def _share(count: int, num: int) -> str:
 
 
 def _bits(file: MatrixFile) -> str:
-    sweep = {c.name for c in file.columns if c.group == SWEEP}
-    formats: dict[str, dict[int, list[int]]] = {}
-    for cell in file.cells:
-        if cell.column not in sweep or KINDS[cell.kind].is_same_always:
-            continue
-        for name, (reached, found) in cell.bits.items():
-            dtype, bit = name.split()
-            seen = formats.setdefault(dtype, {}).setdefault(int(bit), [0, 0])
-            seen[0] += reached
-            seen[1] += found
     rows = [(dtype, f"{len(bits)}", _ranges(sorted(bits)), f"{sum(r for r, _ in bits.values())}",
-             f"{sum(f for _, f in bits.values())}") for dtype, bits in sorted(formats.items())]
-    return ("Flips that come and go, over all tests. Position 0 is the lowest.\n\n" + table(
+             f"{sum(f for _, f in bits.values())}") for dtype, bits in sorted(flips(file).items())]
+    return ("Single flips within reach, over all tests. Position 0 is the lowest.\n\n" + table(
         ("format", "positions", "which", "flipped", "found"), rows, left=(0, 2)))
 
 

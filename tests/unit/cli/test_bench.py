@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from sdc_guard.bench.benchfile import read, sole_writer
+from sdc_guard.bench.results import make_stamp
+from sdc_guard.bench.sweep.counts import MatrixFile, encoded
 from sdc_guard.cli.main import main
 
 MODEL = "tests.unit.bench.small:small_workload"
@@ -98,3 +100,34 @@ def test_a_folder_that_cannot_be_written_is_said_so_before_anything_is_measured(
 
 def test_a_seed_below_zero_is_refused(tmp_path: Path) -> None:
     assert bench(tmp_path, "faults", "--seed", "-1").exit_code == 2
+
+
+def test_the_matrix_of_the_sweep_is_written_and_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")  # else the command sets it for this process
+    chosen = ("sweep", "--part", "exact_sort", "--limit-s", "0.2")
+    done = bench(tmp_path, *chosen, "--num", "1")
+    assert done.exit_code == 0, done.output
+    assert "# The sweep against injected faults" in done.stdout
+    assert (tmp_path / "matrix.md").read_text() in done.stdout + "\n"
+    first = json.loads((tmp_path / "matrix.json").read_text())
+    assert {c["num"] for c in first["cells"]} == {1}
+    more = json.loads(bench(tmp_path, *chosen, "--num", "2", "--json").stdout)
+    assert {c["num"] for c in more["cells"]} == {2}
+    assert len(more["cells"]) == len(first["cells"])
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (("--part", "no_such_test"), "no test is called no_such_test"),
+    (("--seed", "9"), "give another folder with --out")])
+def test_a_matrix_that_cannot_be_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    empty = MatrixFile(stamp=make_stamp("sdc-guard bench sweep", 0), budget_s=120.0, ops=(),
+                       dtypes=())
+    (tmp_path / "matrix.json").write_bytes(encoded(empty))
+    done = bench(tmp_path, "sweep", "--num", "1", "--minutes", "0.001", *arguments)
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())

@@ -17,10 +17,9 @@ from sdc_guard.bench.sweep.rivals.imbue import Imbue
 from sdc_guard.errors import UsageError
 from tests.unit.bench.sweep.made_tests import CORE_0, small_test
 
-STAMP = Stamp(commands=("sdc-guard bench sweep",), commits=("c0ffee",), seed=1, python="3",
-              torch="2", numpy="2", platform="p", processor="x", instruction_set="y", num_cores=2,
-              devices=(),
-              load=0.5)
+STAMP = Stamp(
+    commands=("sdc-guard bench sweep",), commits=("c0ffee",), seed=1, python="3", torch="2",
+    numpy="2", platform="p", processor="x", instruction_set="y", num_cores=2, devices=(), load=0.5)
 EMPTY = MatrixFile(stamp=STAMP, budget_s=0.1, ops=(), dtypes=())
 SOME = tuple(KINDS[name] for name in (
     "bit: sign, now and then", "1 ulp, always", "NaN, always", "per run 1e-06"))
@@ -54,6 +53,18 @@ def test_a_second_run_adds_what_is_missing_and_changes_nothing_else(file: Matrix
             assert 0 <= cell.num_reached - old.num_reached <= 1
 
 
+def test_a_test_that_is_done_is_not_made_again(
+    file: MatrixFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made_again(*arguments: object, **options: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr("sdc_guard.bench.sweep.campaign.columns_of", made_again)
+    assert campaign(file, 2).run(TESTS, [], 600.0).cells == file.cells
+    with pytest.raises(AssertionError, match="made again"):
+        campaign(file, 3).run(TESTS, [], 600.0)
+
+
 def test_no_time_is_no_trial() -> None:
     assert campaign(EMPTY, 2).run(TESTS, [Imbue], 0.0).cells == ()
 
@@ -79,7 +90,7 @@ def met(file: MatrixFile) -> list[bool | None]:
 
 
 def test_the_checklist_holds_for_sound_results(file: MatrixFile) -> None:
-    assert met(file) == [True, True, True, True, True, False]  # too few trials for the last
+    assert met(file) == [True, True, True, True, False, False]  # too few trials for the last
     assert met(EMPTY) == [None] * 6
 
 
@@ -94,11 +105,24 @@ def test_a_fault_that_was_missed_fails_the_checklist_and_is_listed(file: MatrixF
     assert "known, exact, bit: sign, now and then: 0 of 2 found, though it must" in render(bad)
 
 
+def test_flips_of_every_position_meet_the_checklist_and_a_missed_one_does_not(
+    file: MatrixFile,
+) -> None:
+    def with_bits(missed: int) -> bool | None:
+        bits = {f"float32 {b}": (1, int(b != missed)) for b in range(32)}
+        cells = tuple(msgspec.structs.replace(
+            c, bits=bits if c.column == "known, exact" else {}) for c in file.cells)
+        return met(msgspec.structs.replace(file, cells=cells))[4]
+
+    assert with_bits(missed=-1)
+    assert not with_bits(missed=17)
+
+
 def test_false_alarms_and_wrong_blame_fail_the_checklist(file: MatrixFile) -> None:
     columns = tuple(msgspec.structs.replace(c, false_alarms=1) for c in file.columns)
     blames = tuple(msgspec.structs.replace(b, words={"wrong": b.num}) for b in file.blames)
     bad = msgspec.structs.replace(file, columns=columns, blames=blames)
-    assert met(bad) == [True, False, False, False, True, False]
+    assert met(bad) == [True, False, False, False, False, False]
 
 
 def test_the_page_says_how_it_was_made_and_where_it_is_blind(file: MatrixFile) -> None:

@@ -80,13 +80,8 @@ def test_a_miscompare_without_a_fault_is_no_detection() -> None:
     made.expected[0][0] ^= 1
     idle = Kind(name="idle", change=lambda target, random: None, when=When.ALWAYS)
     never = Fault(idle, 0, seed=0, where="", dwell=LONG)
-
-    def all_trials() -> None:
-        for case in column.cases:
-            run_trial(replace(column, cases=(case,)), never)
-
     with pytest.raises(RuntimeError, match="without a changed bit"):
-        all_trials()
+        run_trial(replace(column, cases=column.cases[:1]), never)
 
 
 def test_a_clean_visit_that_is_wrong_counts_as_false_alarm() -> None:
