@@ -85,6 +85,13 @@ def test_the_file_is_read_as_it_was_written(file: MatrixFile, tmp_path: Path) ->
         read(path)
 
 
+def test_a_clean_visit_counts_once_however_many_answers_it_serves(file: MatrixFile) -> None:
+    checks = {c.name: c.checks for c in file.columns}
+    assert checks["own, self"] == checks["own, peers"]
+    counted = checks["known, exact"] + checks["own, self"]
+    assert f"0 miscompares in {counted:.3g} checks" in render(file)
+
+
 def met(file: MatrixFile) -> list[bool | None]:
     return [claim.is_met for claim in checklist(file)]
 
