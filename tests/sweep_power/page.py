@@ -25,12 +25,13 @@ one lane of 16; eight elements that hold what belongs to their neighbours. Kerne
 piece of a core are wrong together.
 
 **Within reach** is a rate with at least {min_expected:g} wrong calls expected in a sweep: rate
-times the calls of those kernels on one core, as counted in sweeps with kernels that count and
-change nothing. A run in which no result was changed after all (a bit that was stuck where it
-belonged, no draw below the rate) had no fault; it is counted apart and another takes its place.
+times the calls of those kernels by one core's own worker, as counted in sweeps with kernels that
+count and change nothing. A run in which no result was changed after all (a bit that was stuck where
+it belonged, no draw below the rate) had no fault; it is counted apart and another takes its place.
 
-**Found and blamed**: exit code 1, every corruption on the faulty core (or on the host with all its
-cores), and at least one on that core by name. 95 % intervals (Clopper and Pearson).
+**Found and blamed**: exit code 1, no corruption on another core, and at least one on that core by
+name (what all cores together did wrong may be put on the host, too). 95 % intervals (Clopper and
+Pearson).
 """
 
 
@@ -120,8 +121,8 @@ def page(results: Results, stamp: dict[str, Any], seconds: float) -> str:
         f"Fewer than {MIN_EXPECTED:g} wrong calls expected; what was met in a sweep all the same:",
         "", *_table("rate per call", [(_rate(r), [x for x in beyond if x.fault.rate == r])
                                       for r in RATES]),
-        "## Calls on one core in a clean sweep", "", "| kernels | calls | lowest rate within reach "
-        "|", "|---|---|---|",
+        "## Calls by one core's worker in a clean sweep", "",
+        "| kernels | calls | lowest rate within reach |", "|---|---|---|",
         *(f"| {g} ({', '.join(GROUPS[g])}) | {results.calls.get(g, 0):.0f} | "
           f"{_lowest(results.calls.get(g, 0.0))} |" for g in GROUPS), "",
         f"Called by no test, so blind there: {', '.join(results.not_called) or 'none'}.", ""]

@@ -117,7 +117,7 @@ def measured(options: argparse.Namespace) -> page.Results:
     kept = Kept(options.work, conditions(options.seconds))
     first = [control(n, options.seconds, kept) for n in range(len(cores()) + 1)]
     # What a later control counts is not looked at, so that the plan is settled before the faults.
-    calls = plan.mean_calls([c.outcome.calls for c in first if c.counted is not None])
+    calls = plan.mean_calls([c.outcome.own_calls for c in first if c.counted is not None])
     within = plan.faults(plan.within_reach(calls), cores(), 2 * options.runs, options.seed)
     beyond = plan.faults(plan.beyond_reach(calls), cores(), options.beyond, options.seed + 1)
     controls, made = list(first), []

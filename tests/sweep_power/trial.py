@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ MISSED, IDLE, BROKEN = "missed", "too little was verified", "the sweep failed"
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a sweep said.  ``calls`` and ``struck`` count, by group, the calls of overridden kernels
-    on the faulty core and those whose result was changed, in all processes of the sweep; ``blamed``
-    the places of all corruption, ``suspected`` of what is inconclusive; ``word`` is the score."""
+    on the faulty core and those whose result was changed, in all processes of the sweep;
+    ``own_calls`` those by that core's own worker alone.  ``blamed`` are the places of all
+    corruption, ``suspected`` of what is inconclusive; ``word`` is the score."""
 
     exit_code: int
     word: str
@@ -42,6 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     elapsed_s: float
     checks: int
     calls: dict[str, int] = msgspec.field(default_factory=dict)
+    own_calls: dict[str, int] = msgspec.field(default_factory=dict)
     struck: dict[str, int] = msgspec.field(default_factory=dict)
     tail: str = ""
 
@@ -86,26 +89,34 @@ def sweep(
         elapsed_s = time.monotonic() - started_s
         path = folder / "out" / "sweep.json"
         document = json.loads(path.read_bytes()) if path.exists() else {}
-        return scored(fault.core if fault else None, code, document, elapsed_s, tail,
-                      *read_counts(counts, planted["ops"] if planted else ()))
+        calls = read_counts(counts, planted["ops"], planted["core"]) if planted else Counts()
+        return scored(fault.core if fault else None, code, document, elapsed_s, tail, calls)
 
 
-def read_counts(folder: Path, ops: Sequence[str]) -> tuple[dict[str, int], dict[str, int]]:
-    """Calls and struck calls by group, over all processes."""
+class Counts(msgspec.Struct):
+    """By group: calls, those by the core's own worker, those whose result was changed."""
+
+    calls: Counter[str] = msgspec.field(default_factory=Counter)
+    own_calls: Counter[str] = msgspec.field(default_factory=Counter)
+    struck: Counter[str] = msgspec.field(default_factory=Counter)
+
+
+def read_counts(folder: Path, ops: Sequence[str], core: int) -> Counts:
+    """Over all processes that left a file in the folder."""
     group_of = {op: group for group, names in GROUPS.items() for op in names}
-    calls: dict[str, int] = {}
-    struck: dict[str, int] = {}
+    found = Counts()
     for path in folder.iterdir():
         for op, (called, changed) in zip(ops, PER_OP.iter_unpack(path.read_bytes()), strict=True):
-            if called:
-                calls[group_of[op]] = calls.get(group_of[op], 0) + called
-                struck[group_of[op]] = struck.get(group_of[op], 0) + changed
-    return calls, struck
+            found.calls[group_of[op]] += called
+            found.struck[group_of[op]] += changed
+            if path.name.endswith(f"core {core}"):
+                found.own_calls[group_of[op]] += called
+    return found
 
 
 def scored(
     core: int | None, code: int, document: Mapping[str, Any], elapsed_s: float, tail: str,
-    calls: dict[str, int], struck: dict[str, int],
+    counts: Counts,
 ) -> Outcome:
     """The word for a report; ``core`` is the faulty one."""
     entries = document.get("findings", [])
@@ -115,7 +126,8 @@ def scored(
         exit_code=code, word=_word(core, code, blamed, suspected), blamed=blamed,
         suspected=suspected,
         tests=tuple(sorted({e["test"] for e in entries})), elapsed_s=elapsed_s,
-        checks=(document.get("sweep") or {}).get("checks", 0), calls=calls, struck=struck,
+        checks=(document.get("sweep") or {}).get("checks", 0), calls=dict(counts.calls),
+        own_calls=dict(counts.own_calls), struck=dict(counts.struck),
         tail="" if code in (0, 1) else tail)
 
 

@@ -71,7 +71,7 @@ def _faulty(kernel, fault, slot):
 def _begin(fault):
     """In each process: counts of its own, and draws that its name and the seed decide."""
     name = multiprocessing.current_process().name
-    path = os.path.join(fault["counts"], str(os.getpid()))
+    path = os.path.join(fault["counts"], f"{os.getpid()} {name}")
     with open(path, "wb+") as file:
         file.write(bytes(SLOT * len(fault["ops"])))
         file.flush()
