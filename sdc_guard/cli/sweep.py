@@ -14,6 +14,7 @@ import click
 from sdc_guard.cli._progress import command_line
 from sdc_guard.cli._sweep_progress import SweepProgress
 from sdc_guard.cli._sweep_verdict import judged_sweep
+from sdc_guard.document.exits import CLEAN
 from sdc_guard.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,10 +133,15 @@ def _finish(
     for problem in problems:
         click.echo(f"warning: {problem}", err=True)
     code = mapped(report.judgement.exit_code, exit_map)
-    write_outputs(report, {"json": out / DOCUMENT,
-                           **{name: path for name, path in outputs.items() if path is not None}})
-    for line in (f"exit code {code}, {report.judgement.status}", *report.judgement.reasons,
-                 f"wrote {out / DOCUMENT}"):
+    wrote = f"wrote {out / DOCUMENT}"
+    try:
+        write_outputs(report, {"json": out / DOCUMENT, **{
+            name: path for name, path in outputs.items() if path is not None}})
+    except UsageError as error:
+        if report.judgement.exit_code == CLEAN:
+            raise
+        wrote = f"warning: {error}"  # a full disk must not hide what was found
+    for line in (f"exit code {code}, {report.judgement.status}", *report.judgement.reasons, wrote):
         click.echo(line, err=True)
     raise click.exceptions.Exit(code)
 

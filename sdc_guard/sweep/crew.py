@@ -51,8 +51,9 @@ class Lost:
 
     @property
     def is_from_outside(self) -> bool:
-        """Ended by a signal that no computation raises."""
-        return self.signal_name in ("SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+        """Ended by a signal that no computation raises, and not by the crew because it hung."""
+        return not self.is_hang and self.signal_name in (
+            "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
 
 
 @dataclass

@@ -121,7 +121,11 @@ class Session:
             why = ", ".join(loud[:3]) or "no test with golden digests was run"
             self.problems.append(f"{path} was not written: {why}")
             return
-        write_golden(path, sweeping.golden.values())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_golden(path, sweeping.golden.values())
+        except (OSError, UsageError) as error:  # the report must not be lost with it
+            self.problems.append(f"{path} was not written: {error}")
 
     def _cursor(self, units: tuple[Unit, ...], seed: int) -> dict[str, Any]:
         """What earlier sweeps did, and where this one's visits are kept: once each is over, so

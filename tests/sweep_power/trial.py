@@ -49,11 +49,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     tail: str = ""
 
 
-def environment(fault: Mapping[str, Any] | None) -> dict[str, str]:
-    """Variables of a process on a machine with this fault, as ``launcher/faulty_core.py`` reads it;
-    None for a sound machine."""
-    found = {**os.environ, "PYTHONPATH": os.pathsep.join(
-        [*([str(LAUNCHER)] if fault else []), str(REPOSITORY), str(REPOSITORY / "kernels")])}
+def environment(
+    fault: Mapping[str, Any] | None, variables: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Variables of a process on a machine with this fault, as ``launcher/faulty_core.py`` reads it,
+    and with ``variables`` of the launcher; with None of both it is a sound machine."""
+    found = {**os.environ, **(variables or {}), "PYTHONPATH": os.pathsep.join(
+        [*([str(LAUNCHER)] if fault or variables else []), str(REPOSITORY),
+         str(REPOSITORY / "kernels")])}
     if fault:
         found["SWEEP_POWER_FAULT"] = json.dumps(fault)
     return found
