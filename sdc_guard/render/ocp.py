@@ -60,8 +60,15 @@ def _artifacts(report: Report, begun: datetime, ended: datetime) -> Iterator[_St
     by_test: dict[str, list[Cell]] = {}
     for cell in report.cells:
         by_test.setdefault(cell.test, []).append(cell)
-    for number, (test, cells) in enumerate(by_test.items(), start=step):
-        for body in _step(report, test, cells, ids):
+    steps = [_step(report, test, cells, ids) for test, cells in by_test.items()]
+    tested = {(cell.unit, cell.test) for cell in report.cells}
+    loose: dict[str, list[Entry]] = {}
+    for entry in report.findings:
+        if tested.isdisjoint(((entry.unit, entry.test), (entry.unit, entry.finding.op))):
+            loose.setdefault(entry.finding.op, []).append(entry)
+    steps += [_loose_step(op, entries, ids) for op, entries in loose.items()]
+    for number, bodies in enumerate(steps, start=step):
+        for body in bodies:
             yield ended, {"testStepArtifact": {"testStepId": str(number), **body}}
     for problem in (*report.problems, *(p for run in report.runs for p in run.problems)):
         yield ended, _run(log={"severity": "WARNING", "message": problem})
@@ -144,8 +151,8 @@ def _step(
                            "message": f"{cell.word} on {cell.unit}: {cell.reason}"}}
         else:
             yield {"diagnosis": {
-                "verdict": f"{test}-{cell.word}".lower().replace(" ", "-"), "type": _type(cell),
-                "message": _message(cell, entries), **here}}
+                "verdict": f"{test}-{cell.word}".lower().replace(" ", "-"),
+                "type": _type(cell.verdict), "message": _message(cell, entries), **here}}
         for entry in entries:
             yield {"extension": {"name": "sdc-guard failure", "content": _failure(entry)}}
     words = {cell.word for cell in cells}
@@ -153,8 +160,23 @@ def _step(
     yield {"testStepEnd": {"status": status}}
 
 
-def _type(cell: Cell) -> str:
-    return {CLEAN: "PASS", "corruption": "FAIL"}.get(cell.verdict, "UNKNOWN")
+def _loose_step(op: str, entries: list[Entry], ids: dict[str, str]) -> Iterator[dict[str, Any]]:
+    """What was met outside a test of a unit: in training, or by an oracle of the hunt."""
+    yield {"testStepStart": {"name": op}}
+    for entry in entries:
+        pattern = entry.finding.pattern
+        where = f"{extent(pattern)}; " if pattern is not None else ""
+        yield {"diagnosis": {
+            "verdict": f"{op}-{entry.word}".lower().replace(" ", "-"),
+            "type": _type(entry.verdict.value),
+            "message": f"{entry.word}: {where}{entry.finding.evidence.replay_command}",
+            **({"hardwareInfoId": ids[entry.unit]} if entry.unit in ids else {})}}
+        yield {"extension": {"name": "sdc-guard failure", "content": _failure(entry)}}
+    yield {"testStepEnd": {"status": "COMPLETE"}}
+
+
+def _type(verdict: str) -> str:
+    return {CLEAN: "PASS", "corruption": "FAIL"}.get(verdict, "UNKNOWN")
 
 
 def _message(cell: Cell, entries: list[Entry]) -> str:
@@ -218,7 +240,8 @@ def _outcome(report: Report) -> tuple[str, str]:
         cell.word in (_ERROR, "missing") for cell in report.cells)
     if not is_whole or is_open or report.problems:
         return "ERROR", "NOT_APPLICABLE"
-    if not any(cell.checks for cell in report.cells):
+    if not any(cell.checks for cell in report.cells) and not any(
+            run.coverage is not None and run.coverage.calls_checked for run in report.runs):
         return "SKIP", "NOT_APPLICABLE"
     return "COMPLETE", "PASS"
 

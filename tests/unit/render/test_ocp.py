@@ -16,7 +16,7 @@ import referencing
 from sdc_guard.document.schema import Report
 from sdc_guard.render.ocp import ocp_jsonl
 from sdc_guard.report.judging import judge
-from tests.made_reports import SHAPES, clean_report, empty_report, sweep_report
+from tests.made_reports import SHAPES, clean_report, empty_report, made_report, sweep_report
 from tests.meta.tree import ROOT as REPOSITORY
 
 SCHEMAS = REPOSITORY / "build" / "schemas" / "ocp"
@@ -169,6 +169,15 @@ def test_a_failure_blames_its_unit_and_no_other() -> None:
     failure = of_kind(report, "extension")[0]["content"]
     assert failure["elements"][0]["xor"] == "0x00400000"
     assert start["parameters"] == {"seed": 7, "budget_s": 120.0}
+
+
+def test_findings_outside_a_test_of_a_unit_are_told() -> None:
+    report = made_report(2)
+    bodies = of_kind(report, "extension")
+    assert {body["content"]["id"] for body in bodies} == {e.id for e in report.findings}
+    assert {d["type"] for d in of_kind(report, "diagnosis")} == {"FAIL"}
+    assert of_kind(clean_report(), "testRunEnd") == [{"status": "COMPLETE", "result": "PASS"}]
+    assert of_kind(empty_report(), "testRunEnd")[0]["result"] == "NOT_APPLICABLE"
 
 
 def test_sensors_are_series() -> None:

@@ -99,7 +99,8 @@ def test_a_sweep_that_may_not_pin_tests_nothing_and_says_why(tmp_path: Path):
 
 
 def test_a_state_that_cannot_be_used_and_a_full_log_are_warnings(tmp_path: Path):
-    (tmp_path / "state").write_text("a file, and no folder")
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "sweep.sqlite").mkdir()
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "events.jsonl").symlink_to("/dev/full")
     with Started(tmp_path, *LONG, *ONE_CORE, *PRODUCTS) as sweep:
