@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from sdc_guard.cli._progress import command_line
+from sdc_guard.cli._sweep_fleet import Party, party_of
 from sdc_guard.cli._sweep_progress import SweepProgress
 from sdc_guard.cli._sweep_verdict import judged_sweep
 from sdc_guard.document.exits import CLEAN
@@ -64,6 +65,10 @@ EXIT_MAPS = ("npd", "slurm", "megatron")
               help="OCP Test & Validation JSON lines.")
 @click.option("--exit-map", type=click.Choice(EXIT_MAPS), help="Exit codes as node-problem-"
               "detector, Slurm's health check, or Megatron-LM read them.")
+@click.option("--rendezvous", default="", metavar="tcp://HOST:PORT", help="Where the ranks of a "
+              "launcher meet after the sweep, if it does not say; none: they do not.")
+@click.option("--wait-s", type=click.FloatRange(min=0, max=86400), default=60.0, show_default=True,
+              help="How long other ranks are waited for; those that do not come are missing.")
 @click.option("--list", "is_list", is_flag=True, help="List the tests, and what a pass proves.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress; one line for the verdict.")
 def command(
@@ -71,8 +76,8 @@ def command(
     seconds: float | None, cores: str, devices: str, tests: tuple[str, ...], case: str,
     seed: int | None, goldens: tuple[Path, ...], write_golden: Path | None, hang_s: float,
     fail_fast: bool, fresh: bool, state: Path | None, out: Path, as_json: bool,
-    html: Path | None, prom: Path | None, ocp: Path | None, exit_map: str | None, is_list: bool,
-    quiet: bool,
+    html: Path | None, prom: Path | None, ocp: Path | None, exit_map: str | None, rendezvous: str,
+    wait_s: float, is_list: bool, quiet: bool,
 ) -> None:
     """Test cores and GPUs against answers that are known from outside.
 
@@ -107,6 +112,10 @@ def command(
         raise UsageError("--case needs --tests with the one test that has it")
     from sdc_guard.sweep.session import Session, Wanted, require_writable
 
+    party = party_of(rendezvous, wait_s, budget_s)
+    if party is not None:
+        seed, devices = party.seed(seed), party.devices(cores, devices)
+        out = party.folder(out)
     for path in (out / DOCUMENT, html, prom, ocp, write_golden):
         require_writable(path)
     _end_in_order()
@@ -114,35 +123,43 @@ def command(
         budget_s=budget_s, cores=cores, devices=devices, tests=wanted, case=case, seed=seed,
         goldens=goldens, write_golden=write_golden, hang_s=hang_s, is_fail_fast=fail_fast,
         is_fresh=fresh, state=state, out=out, command=command_line()))
-    with SweepProgress(quiet=quiet or as_json) as progress:
-        report = session.run(progress.show)
-    _finish(report, session.problems, out, as_json,
-            {"html": html, "prom": prom, "ocp": ocp}, exit_map)
+    is_first = party is None or party.is_first
+    with SweepProgress(quiet=quiet or as_json or not is_first) as progress:
+        report = judged_sweep(session.run(progress.show))
+    outputs = {"json": out / DOCUMENT, "html": html, "prom": prom, "ocp": ocp}
+    if party is not None:
+        report = party.meet(report, outputs)
+    _finish(report, session.problems, as_json, outputs, exit_map, party)
 
 
 def _finish(
-    report: Report, problems: list[str], out: Path, as_json: bool,
-    outputs: dict[str, Path | None], exit_map: str | None,
+    report: Report, problems: list[str], as_json: bool, outputs: dict[str, Path | None],
+    exit_map: str | None, party: Party | None,
 ) -> None:
     from sdc_guard.report.outputs import rendered, write_outputs
     from sdc_guard.sweep.exit_map import mapped
 
-    report = judged_sweep(report)
     assert report.judgement is not None
-    click.echo(rendered(report, "json" if as_json else "text"), nl=False)
-    for problem in problems:
-        click.echo(f"warning: {problem}", err=True)
     code = mapped(report.judgement.exit_code, exit_map)
-    wrote = f"wrote {out / DOCUMENT}"
+    if party is None or party.is_first:
+        click.echo(rendered(report, "json" if as_json else "text"), nl=False)
+    told = [f"warning: {problem}" for problem in problems]
+    told += [f"exit code {code}, {report.judgement.status}", *report.judgement.reasons]
     try:
-        write_outputs(report, {"json": out / DOCUMENT, **{
-            name: path for name, path in outputs.items() if path is not None}})
+        written = write_outputs(report, {name: path for name, path in outputs.items()
+                                         if path is not None})
+        told += [f"wrote {path}" for path in written]
     except UsageError as error:
         if report.judgement.exit_code == CLEAN:
             raise
-        wrote = f"warning: {error}"  # a full disk must not hide what was found
-    for line in (f"exit code {code}, {report.judgement.status}", *report.judgement.reasons, wrote):
-        click.echo(line, err=True)
+        told.append(f"warning: {error}")  # a full disk must not hide what was found
+    if party is not None:
+        party.part(report)
+    head = "" if party is None else f"rank {party.launch.rank}: "
+    for line in told:
+        click.echo(f"{head}{line}", err=True)
+    if party is not None:
+        party.leave(code)
     raise click.exceptions.Exit(code)
 
 

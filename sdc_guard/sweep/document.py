@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -35,7 +34,7 @@ from sdc_guard.records import (
 from sdc_guard.sweep.declared import CORE, GPU, HOST
 from sdc_guard.sweep.sweeping import Sweeping
 from sdc_guard.sweep.tally import Count, Seen
-from sdc_guard.sweep.units import Unit
+from sdc_guard.sweep.units import Unit, host_name, usable_cores
 from sdc_guard.sweep.words import AMBIGUOUS, FAIL, PASS
 from sdc_guard.version import __version__
 
@@ -47,7 +46,7 @@ MAX_CONTRAST = 24
 
 def document(sweeping: Sweeping, *, start_utc: str, command: str) -> Report:
     """The report as it stands; that of a sweep which goes on is partial."""
-    host = socket.gethostname()
+    host = host_name()
     is_complete = sweeping.is_complete and not sweeping.is_interrupted
     run = Run(
         id=run_id(host, start_utc, sweeping.asked.seed), kind=TOOL, rank=_rank(),
@@ -69,7 +68,8 @@ def run_id(host: str, start_utc: str, seed: int) -> str:
 
 
 def _rank() -> int:
-    text = os.environ.get("RANK", "0")
+    name = "SLURM_PROCID" if "SLURM_STEP_NUM_TASKS" in os.environ else "RANK"
+    text = os.environ.get("RANK", os.environ.get(name, "0"))
     return int(text) if text.isdecimal() else 0
 
 
@@ -115,6 +115,8 @@ def _software(environment: dict[str, Any], unit: Unit) -> str:
         parts.append(f"cuda {cuda.get('version') if isinstance(cuda, dict) else '?'}")
     else:
         parts.append(str(environment.get("cpu_capability", "?")))
+    if unit.kind == HOST:  # how a sum is split over threads decides its rounding
+        parts.append(f"{len(usable_cores())} threads")
     return ", ".join((*parts, *(part for part in unit.model if part)))
 
 

@@ -13,6 +13,7 @@ from sdc_guard.document.reading import read_document_file
 from sdc_guard.document.schema import (
     SCHEMA_VERSION,
     Cell,
+    Entry,
     Fleet,
     Report,
     Sweep,
@@ -95,6 +96,21 @@ def merged(
         sources=tuple(dict.fromkeys(s for r in reports for s in r.sources)),
         runs=tuple(run for r in reports for run in r.runs), findings=found, cells=tuple(kept),
         problems=tuple(dict.fromkeys(problems)), cut=cut, sweep=sweep, fleet=fleet)
+
+
+def about_host(fleet: Report, host: str) -> tuple[Entry, ...]:
+    """What the hosts' vote found on one of them."""
+    return tuple(e for e in fleet.findings
+                 if e.facts.get("voted by") == BY_FLEET and e.facts.get("host") == host)
+
+
+def with_votes(report: Report, entries: Sequence[Entry]) -> Report:
+    """The report of one host, with what the others' vote says of it; without a judgement."""
+    ballot = Ballot(words=[(e.unit, e.test, e.word, e.finding.attribution.reason)
+                           for e in entries])
+    return msgspec.structs.replace(
+        report, findings=(*report.findings, *entries), judgement=None,
+        cells=tuple(_voted(list(report.cells), ballot)))
 
 
 def hosts_of(reports: Iterable[Report]) -> tuple[str, ...]:

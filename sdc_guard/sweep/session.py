@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +24,7 @@ from sdc_guard.sweep.golden import read_golden, write_golden
 from sdc_guard.sweep.history import FILE, History, state_folder
 from sdc_guard.sweep.messages import Done
 from sdc_guard.sweep.sweeping import Asked, Sweeping
-from sdc_guard.sweep.units import Unit, chosen_units
+from sdc_guard.sweep.units import Unit, chosen_units, host_name
 from sdc_guard.sweep.words import INVALID, PASS, SKIP
 
 DOCUMENT, EVENTS = "sweep.json", "events.jsonl"
@@ -130,7 +129,7 @@ class Session:
     def _cursor(self, units: tuple[Unit, ...], seed: int) -> dict[str, Any]:
         """What earlier sweeps did, and where this one's visits are kept: once each is over, so
         that the next sweep goes on there, whatever ends this one."""
-        host, wanted = socket.gethostname(), self.wanted
+        host, wanted = host_name(), self.wanted
         sweep_id = run_id(host, self._start_utc, seed)
         history = self._history = History.open(
             state_folder(wanted.state) / FILE, self.problems.append)

@@ -18,6 +18,7 @@ from sdc_guard.sweep.declared import CORE, GPU, HOST, Place
 CPUS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
 ALL, NONE = "all", "none"
+HOST_VARIABLE = "SDC_GUARD_HOST"
 _CPUINFO_FACTS = {"vendor_id": "vendor", "model name": "model", "cpu family": "family",
                   "model": "model_number", "stepping": "stepping", "microcode": "microcode"}
 _TOPOLOGY_FACTS = {"physical_package_id": "socket", "die_id": "die", "core_id": "core_id",
@@ -43,6 +44,12 @@ class Unit:
         """Where its worker computes."""
         return Place(kind=self.kind, name=self.name, num_threads=num_threads,
                      device=f"cuda:{self.index}" if self.kind == GPU else "cpu")
+
+
+def host_name() -> str:
+    """What this host is called in reports: ``$SDC_GUARD_HOST``, for a container that has a name of
+    its own, or the system's name."""
+    return os.environ.get(HOST_VARIABLE, "").strip() or socket.gethostname()
 
 
 def usable_cores() -> tuple[int, ...]:
@@ -71,7 +78,7 @@ def chosen_units(cores: str, devices: str, *, with_host: bool = True) -> tuple[U
         facts = gpu_facts(about, number)
         units.append(Unit(GPU, f"cuda:{number}", number, facts))
     if wanted and with_host:
-        units.append(Unit(HOST, "host", 0, {"host": socket.gethostname(), **_shared(units)}))
+        units.append(Unit(HOST, "host", 0, {"host": host_name(), **_shared(units)}))
     if not units:
         raise UsageError("--cores and --devices leave nothing to test; name some, or leave both "
                          "out")

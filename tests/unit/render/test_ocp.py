@@ -175,7 +175,7 @@ def test_findings_outside_a_test_of_a_unit_are_told() -> None:
     report = made_report(2)
     bodies = of_kind(report, "extension")
     assert {body["content"]["id"] for body in bodies} == {e.id for e in report.findings}
-    assert {d["type"] for d in of_kind(report, "diagnosis")} == {"FAIL"}
+    assert "FAIL" in {d["type"] for d in of_kind(report, "diagnosis")}
     assert of_kind(clean_report(), "testRunEnd") == [{"status": "COMPLETE", "result": "PASS"}]
     assert of_kind(empty_report(), "testRunEnd")[0]["result"] == "NOT_APPLICABLE"
 
