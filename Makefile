@@ -7,8 +7,8 @@
 #   DEMO_ARGS, BENCH_ARGS  more arguments for `sdc-guard demo` and `sdc-guard bench`
 #   NO_INSTALL=1           test-gpu, bench-gpu: install nothing, run this checkout with $(PYTHON)
 #   LIMIT_S=420, OUT=path  bench-gpu: seconds that it may take, folder for its results
-#   HUNT_ARGS              more arguments for `sdc-guard hunt`
-#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS, THIRD_PARTY_ARGS, HUNT_POWER_ARGS  more arguments for test-catalogue and so on
+#   HUNT_ARGS, SWEEP_ARGS  more arguments for `sdc-guard hunt` and `sdc-guard sweep`
+#   CATALOGUE_ARGS, MODELS_ARGS, SOUNDNESS_ARGS, THIRD_PARTY_ARGS, HUNT_POWER_ARGS, SWEEP_POWER_ARGS, SWEEP_CLEAN_ARGS  more arguments for test-catalogue and so on
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,6 +19,9 @@ CATALOGUE_ARGS ?=
 MODELS_ARGS ?=
 SOUNDNESS_ARGS ?=
 HUNT_POWER_ARGS ?=
+SWEEP_ARGS ?=
+SWEEP_POWER_ARGS ?=
+SWEEP_CLEAN_ARGS ?=
 BENCH_ARGS ?=
 HUNT_ARGS ?=
 THIRD_PARTY_ARGS ?=
@@ -46,7 +49,7 @@ OCP_COMMIT := 8fae3f573a0aeb07d4fd78855f0ba2e464a8a2ad
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-hunt-power test-integrations test-third-party test-gpu test-browser lint types bench bench-gpu report hunt clean
+.PHONY: help install demo test test-slow test-catalogue test-models test-soundness test-hunt-power test-sweep-power test-sweep-clean test-integrations test-third-party test-gpu test-browser lint types bench bench-gpu report hunt sweep clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -106,6 +109,12 @@ $(HUNT_POWER)/ulpwise/.installed: | $(INSTALLED)
 	  $(PIP_ARGS) --no-deps --target $(@D) ulpwise==0.3.4
 	@touch $@
 
+test-sweep-power: install ## whole sweeps of a machine with one faulty core, reports/sweep/whole_program.md: half an hour of a quiet machine, goes on where it was ended
+	$(BIN)/python -m tests.sweep_power.run $(SWEEP_POWER_ARGS)
+
+test-sweep-clean: install ## sweeps of a sound machine, quiet and busy, threads and ISA caps varied, reports/sweep/clean.md: half an hour
+	$(BIN)/python -m tests.sweep_clean.run --minutes 30 --out reports/sweep $(SWEEP_CLEAN_ARGS)
+
 test-models: $(VENV)/.models ## 20 real architectures, tiny, with and without the guard: minutes
 	$(BIN)/python -m tests.models.run $(MODELS_ARGS)
 
@@ -153,6 +162,11 @@ KNOWN_HUNT := reports/hunt/known.txt
 hunt: install ## search all operators for wrong numbers, five minutes, against the committed baseline; report in build/hunt
 	$(BIN)/sdc-guard hunt --minutes 5 --seed 0 --out $(HUNT) --baseline $(KNOWN_HUNT) \
 	  --fail-on new --policy inconclusive=fail $(HUNT_ARGS)
+
+SWEEP := build/sweep
+
+sweep: install ## test this machine's cores and GPUs against known answers, 30 seconds; report in build/sweep
+	$(BIN)/sdc-guard sweep --quick --out $(SWEEP) --html $(SWEEP)/report.html $(SWEEP_ARGS)
 
 test-browser: $(VENV)/.browser ## the report's page in Chromium: filters, keys, copies, accessibility; fails without one
 	@command -v chromium chromium-browser google-chrome google-chrome-stable >/dev/null || test -n "$$CHROMIUM" || { \

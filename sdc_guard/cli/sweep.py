@@ -93,6 +93,10 @@ def command(
       torchrun --nnodes 4 --nproc-per-node 1 --rdzv-endpoint head:29500 -m sdc_guard sweep --2min
       sdc-guard sweep --soak 8 --prom /var/lib/node_exporter/sdc_guard.prom
     """
+    if not is_list:
+        from sdc_guard.sweep.forking import begin
+
+        begin()
     from sdc_guard.sweep.families import chosen
 
     given = [s for s in (

@@ -7,24 +7,21 @@ how it ended.  The crew knows nothing of what the tasks are for.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from sdc_guard.sweep.declared import CORE, HOST
+from sdc_guard.sweep.forking import CONTEXT, begin
 from sdc_guard.sweep.messages import Confirmed, Done, Hello, Message, Stop, Task, packed, unpacked
 from sdc_guard.sweep.units import Unit, usable_cores
 from sdc_guard.sweep.worker import Options, options_bytes, run
 
-PRELOADED = ("sdc_guard.sweep.worker", "sdc_guard.sweep.families")
-ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 TAIL_BYTES = 4000
 Variables = tuple[tuple[str, str], ...]
 
@@ -86,7 +83,6 @@ class Crew:
     ) -> None:
         self._folder, self._hang_s, self._start_limit_s = folder, hang_s, start_limit_s
         self._golden = tuple(str(path.absolute()) for path in golden)
-        self._context = multiprocessing.get_context("forkserver")
         self._num_started = 0
         self.hands: list[Hand] = []
 
@@ -103,12 +99,11 @@ class Crew:
             num_threads=place.num_threads, cores=cores, variables=variables,
             golden=self._golden, log=str(log), parent=os.getpid(),
             tells_environment=tells_environment)
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=run, args=(theirs, options_bytes(options)),
+        ours, theirs = CONTEXT.Pipe()
+        process = CONTEXT.Process(target=run, args=(theirs, options_bytes(options)),
                                         name=f"sdc-guard {unit.name}", daemon=True)
-        with _one_thread():
-            self._context.set_forkserver_preload(list(PRELOADED))
-            process.start()
+        begin()
+        process.start()
         theirs.close()
         hand = Hand(unit, variables, process, ours, log, time.monotonic(), self._start_limit_s)
         self.hands.append(hand)
@@ -184,22 +179,6 @@ class Crew:
                     hand.pipe.send_bytes(packed(Stop()))
                 hand.process.join(timeout=1)
             self.stop(hand)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The process that workers are forked from must have no pools of threads: it takes its
-    variables from here when it is started."""
-    before = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def _tail(log: Path) -> str:

@@ -74,7 +74,8 @@ def compared(draw: Callable[[], Tensor], state: Callable[[], Tensor], seed: Call
     return guard.coverage
 
 
-@pytest.mark.parametrize("explicit", [False, True], ids=["default", "explicit"])
+@pytest.mark.parametrize("explicit", [
+    False, pytest.param(True, marks=pytest.mark.slow)], ids=["default", "explicit"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", DRAWS)
 def test_draws_and_the_generator_are_as_without_a_guard(

@@ -158,8 +158,9 @@ def test_symmetries_compile_on_some_sample(packet: str) -> None:
     pytest.fail(f"no symmetry of {packet} applies to any of its samples")
 
 
-@pytest.mark.parametrize(
-    "packet", [p for p, s in SPECS.items() if s.family not in ("random", "generator")])
+@pytest.mark.parametrize("packet", [
+    p if is_in(p, 0, 2) else slow(p) for p, s in SPECS.items()
+    if s.family not in ("random", "generator")])
 def test_a_wrong_element_is_outside_the_reference_or_breaks_the_invariant(packet: str) -> None:
     """The highest exponent bit of one element: no bound of ours may hide it everywhere."""
     spec = SPECS[packet]

@@ -31,7 +31,8 @@ def test_single_transient_faults_are_called_corruption(dtype: str) -> None:
     assert result.causes.get("persistent hardware", 0) == 0, render_campaign(result)
 
 
-@pytest.mark.parametrize("dtype", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_repeated_faults_are_found(dtype: str) -> None:
     result = campaign("repeated", dtype, NUM_REPEATED)
     rate = result.named

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from sdc_guard.sweep.crew import ONE_THREAD, Crew, Hand, Lost
+from sdc_guard.sweep.crew import Crew, Hand, Lost
 from sdc_guard.sweep.declared import CORE, HOST
+from sdc_guard.sweep.forking import ONE_THREAD
 from sdc_guard.sweep.looking import wait_ready
 from sdc_guard.sweep.messages import Beat, Confirm, Confirmed, Done, Message, Visit
 from sdc_guard.sweep.units import Unit

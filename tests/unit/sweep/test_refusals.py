@@ -98,6 +98,7 @@ def test_a_sweep_that_may_not_pin_tests_nothing_and_says_why(tmp_path: Path):
     assert len(cells(sweep)) == 2
 
 
+@pytest.mark.slow
 def test_a_state_that_cannot_be_used_and_a_full_log_are_warnings(tmp_path: Path):
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "sweep.sqlite").mkdir()

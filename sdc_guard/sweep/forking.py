@@ -1,0 +1,37 @@
+"""The process that workers are forked from.  It loads torch while the sweep's own process does: a
+short sweep has no seconds to lose.  Nothing heavy is imported here.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+
+PRELOADED = ("sdc_guard.sweep.worker", "sdc_guard.sweep.families")
+ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+CONTEXT = multiprocessing.get_context("forkserver")
+
+
+def begin() -> None:
+    """Start it, unless it is there.  It ends with this process, however that ends."""
+    with _one_thread():
+        CONTEXT.set_forkserver_preload(list(PRELOADED))
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """It must have no pools of threads: it takes its variables from here when it is started."""
+    before = {name: os.environ.get(name) for name in ONE_THREAD}
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
