@@ -82,24 +82,35 @@ def swept(name: str, extra: dict[str, str], arguments: tuple[str, ...], seconds:
         "alarms": [plain(cell) for cell in loud] + [plain(e) for e in report.findings]}
 
 
+def _next(records: list[dict[str, Any]], minutes: float, only: str) -> bool | None:
+    """Whether the next sweep is beside other work: the half that has less so far; None at the
+    end."""
+    swept_s = {busy: sum(r["seconds"] for r in records if r["busy"] is busy)
+               for busy in (False, True) if only in ("", "busy" if busy else "quiet")}
+    busy = min(swept_s, key=lambda b: swept_s[b])
+    return busy if swept_s[busy] < 30 * minutes else None
+
+
 def main() -> None:
     """Until the minutes are over, half of them beside other work."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--sweep-s", type=float, default=120.0, help="length of one sweep")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--only", choices=("quiet", "busy"), default="", help="one half, now")
     parser.add_argument("--out", type=Path, default=Path("reports/sweep"))
     asked = parser.parse_args()
     log = asked.out / "clean.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     records = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
-    while sum(r["seconds"] for r in records) < 60 * asked.minutes:
+    while (is_busy := _next(records, asked.minutes, asked.only)) is not None:
         number = len(records)
-        name, extra, arguments = CONDITIONS[number // 2 % len(CONDITIONS)]
-        is_busy = number % 2 == 1
+        done = sum(r["busy"] is is_busy for r in records)
+        name, extra, arguments = CONDITIONS[done % len(CONDITIONS)]
         with other_work(len(os.sched_getaffinity(0)) if is_busy else 0):
             record = swept(name, extra, arguments, asked.sweep_s, asked.seed + number)
         record["busy"] = is_busy
+        record["load"] = round(os.getloadavg()[0], 1)
         record["commit"] = make_stamp("", asked.seed).commits[0]
         records.append(record)
         with log.open("a") as file:
@@ -127,16 +138,18 @@ def page(records: list[dict[str, Any]], stamp: dict[str, Any]) -> str:
         f"- machine: {stamp['platform']}, {stamp['processor']}, {stamp['num_cores']} cores",
         "", "Each row is a whole sweep as a user runs it. Any word but PASS and SKIP, of any test "
         "on any unit, is a false alarm. \"Busy\": one process for each core multiplies matrices "
-        "meanwhile, on the same cores.", "",
+        "meanwhile, on the same cores. \"Load\" is that of the last minute, at the end of the sweep; the "
+        "sweep's own is one for each core.", "",
         f"**{alarms} false alarms in {cells} verdicts** of tests on units (95 % interval, Clopper "
         f"and Pearson: {by_cell.low:.2g} to {by_cell.high:.2g}), {checks:,} compared results, "
         f"{minutes:.0f} minutes of sweep.", "",
-        "| condition | busy | seconds | exit code | checks | GB | GFLOP | words |",
-        "|---|---|---:|---:|---:|---:|---:|---|"]
+        "| condition | busy | load | seconds | exit code | checks | GB | GFLOP | words |",
+        "|---|---|---:|---:|---:|---:|---:|---:|---|"]
     for r in records:
         words = ", ".join(f"{n} {w}" for w, n in sorted(r["words"].items()))
         lines.append(
-            f"| {r['condition']} | {'yes' if r['busy'] else 'no'} | {r['seconds']:.0f} | "
+            f"| {r['condition']} | {'yes' if r['busy'] else 'no'} | {r['load']:.1f} | "
+            f"{r['seconds']:.0f} | "
             f"{r['exit_code']} | {r['checks']:,} | {r['num_bytes'] / 1e9:.0f} | "
             f"{r['flops'] / 1e9:.0f} | {words} |")
     reasons: Counter[str] = Counter()
