@@ -138,8 +138,8 @@ def page(records: list[dict[str, Any]], stamp: dict[str, Any]) -> str:
         f"- machine: {stamp['platform']}, {stamp['processor']}, {stamp['num_cores']} cores",
         "", "Each row is a whole sweep as a user runs it. Any word but PASS and SKIP, of any test "
         "on any unit, is a false alarm. \"Busy\": one process for each core multiplies matrices "
-        "meanwhile, on the same cores. \"Load\" is that of the last minute, at the end of the sweep; the "
-        "sweep's own is one for each core.", "",
+        "meanwhile, on the same cores. \"Load\" is that of the last minute, at the end of the "
+        "sweep; its own is one for each core.", "",
         f"**{alarms} false alarms in {cells} verdicts** of tests on units (95 % interval, Clopper "
         f"and Pearson: {by_cell.low:.2g} to {by_cell.high:.2g}), {checks:,} compared results, "
         f"{minutes:.0f} minutes of sweep.", "",
