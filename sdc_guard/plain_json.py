@@ -22,9 +22,11 @@ _R = TypeVar("_R")
 
 MAX_DEPTH = 64
 """Of JSON from outside: lists and objects inside one another.  Ours are less than ten deep."""
-MAX_INTEGER = (1 << 64) - 1
-"""Of JSON from outside, either sign.  No count, step or seed of ours is larger, and what is cannot
-be put into a float or another format."""
+MAX_INTEGER_BITS = 96
+MAX_INTEGER = (1 << MAX_INTEGER_BITS) - 1
+"""Of JSON from outside, either sign.  A fleet that is swept for days counts more than 2^64
+floating-point operations; no number of ours is larger than this, and what is cannot always be put
+into a float or another format."""
 
 
 def value_of_float(number: float) -> Value:
@@ -85,7 +87,8 @@ def loads(data: bytes | str) -> Any:
 
 def _require_plain(value: Any, levels: int) -> None:
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
-        raise ValueError(f"it holds an integer of {value.bit_length()} bits, limit 64")
+        raise ValueError(f"it holds an integer of {value.bit_length()} bits, limit "
+                         f"{MAX_INTEGER_BITS}")
     if not isinstance(value, (list, dict)):
         return
     if not levels:

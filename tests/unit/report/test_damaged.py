@@ -23,7 +23,14 @@ from sdc_guard.report.bundles import MAX_MEMBER_BYTES
 from sdc_guard.report.gather import gather
 from sdc_guard.report.judging import judge
 from sdc_guard.report.outputs import FORMATS, rendered
-from tests.made_reports import ROOT, made_coverage, made_finding, made_report, made_run
+from tests.made_reports import (
+    ROOT,
+    made_coverage,
+    made_finding,
+    made_report,
+    made_run,
+    sweep_report,
+)
 
 
 def write_log(folder: Path, *findings: Finding, rank: int = 0, **coverage: Any) -> Path:
@@ -73,9 +80,20 @@ def test_a_number_beyond_all_formats_costs_a_line(tmp_path: Path) -> None:
         assert rendered(report, name)
 
 
-def test_an_integer_of_64_bits_is_read(tmp_path: Path) -> None:
+def test_the_largest_integer_is_read(tmp_path: Path) -> None:
     EventLog(tmp_path, 0, seed=MAX_INTEGER).close()
     assert gather([tmp_path], root=ROOT).runs[0].seed == MAX_INTEGER
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_a_fleet_that_is_swept_for_days_fits_every_format(name: str) -> None:
+    report = sweep_report()
+    assert report.sweep is not None
+    replace = msgspec.structs.replace
+    flops = 2**64 + 12345
+    cells = tuple(replace(cell, flops=flops) for cell in report.cells)
+    large = replace(report, cells=cells, sweep=replace(report.sweep, flops=flops))
+    assert rendered(judge(read_document(write_document(large), "a fleet")), name)
 
 
 @pytest.mark.parametrize("name", ["pid", "rank", "seed"])
