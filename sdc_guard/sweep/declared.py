@@ -72,6 +72,7 @@ class Made:
         golden_key: what besides the software decides the digest; empty for no golden digest.
         subunit: names the part of the unit behind an element, such as ``SM 17``; None for none.
         num_checks: what one run checks, where that is not the number of its elements.
+        isolate: asks parts of the unit again after a wrong result; None where there are none.
     """
 
     run: Callable[[], Sequence[Tensor | NDArray[Any]]]
@@ -82,6 +83,16 @@ class Made:
     golden_key: str = ""
     subunit: Callable[[Index], str] | None = None
     num_checks: int = 0
+    isolate: Callable[[], Isolated] | None = None
+
+
+@dataclass(frozen=True)
+class Isolated:
+    """``place`` is the unit (``core 1``, ``cuda:2``) that alone explains what was wrong, empty for
+    none; ``reason`` what was asked and answered."""
+
+    place: str
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +113,16 @@ class Case:
 
 class Unsupported(Exception):
     """This unit, or its software, cannot do a case; the text is the reason that is reported."""
+
+
+class PartLost(BaseException):
+    """A process that takes part in a test is gone or hangs; the text says which.  No test goes on
+    after it, so it is no Exception: the worker ends by ``signal_number``, or for None hangs, too,
+    and is judged as a worker that did so by itself."""
+
+    def __init__(self, text: str, signal_number: int | None) -> None:
+        super().__init__(text)
+        self.signal_number = signal_number
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,6 +181,7 @@ def _entry(
         facts |= {name: f"{value:g}" for name, value in what.sensors.items()}
         if len(what.subunits) > 1:
             facts["parts"] = ", ".join(what.subunits)
+        facts |= {"by pair": what.isolation} if what.isolation else {}
     return Entry(
         id=id_, code=code_of(verdict.value, seen.witness), tool=TOOL, word=seen.decision.word,
         verdict=verdict, run=run.id, finding=finding, time_s=seen.time_s, test=seen.test.name,

@@ -66,6 +66,8 @@ class Miscompare(Record, frozen=True, kw_only=True):
     ``tried`` repetitions ``wrong`` were wrong, ``wrong_alike`` of them with the very same bits.
     ``expected_digest`` stands for the expected bits as this unit made them, ``got_digest`` for the
     result's.  ``subunits`` are the parts of the unit behind the first wrong elements.
+    ``isolated`` is the unit that alone explains it, where parts were asked again, and ``isolation``
+    what they answered.
     """
 
     test: str
@@ -87,6 +89,8 @@ class Miscompare(Record, frozen=True, kw_only=True):
     expected_digest: str
     got_digest: str
     subunits: tuple[str, ...] = ()
+    isolated: str = ""
+    isolation: str = ""
     core: int = -1
     sensors: dict[str, float] = msgspec.field(default_factory=dict)
     run_number: int = 0

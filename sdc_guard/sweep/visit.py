@@ -22,6 +22,7 @@ from sdc_guard.sweep.declared import (
     HOST,
     Bits,
     Case,
+    Isolated,
     Made,
     Oracle,
     Place,
@@ -219,7 +220,8 @@ class Visitor:
         counts = self._retested(opened, output, have, oracle)
         worst, pattern, spread = (None, None, None) if wrong is None else described(
             have, right, wrong, opened.case.dtype, output)
-        name = opened.made.subunit
+        name, isolate = opened.made.subunit, opened.made.isolate
+        isolated = Isolated("", "") if isolate is None else isolate()
         self.send(Miscompare(
             test=test.name, case=opened.case.label, op=opened.case.op, dtype=opened.case.dtype,
             shape=opened.case.shape, seed=task.seed, oracle=oracle, output=output, worst=worst,
@@ -229,6 +231,7 @@ class Visitor:
             wrong_alike=counts[2], expected_digest=joint_digest(opened.expected),
             got_digest=joint_digest(got),
             subunits=() if name is None else tuple(dict.fromkeys(map(name, stored))),
+            isolated=isolated.place, isolation=isolated.reason,
             core=self.core(), sensors=self.sense(), run_number=number))
 
     def _retested(

@@ -78,6 +78,10 @@ def decide_host(seen: Miscompare, unit: str, answers: Sequence[Answer]) -> Decis
     found = decide(seen, unit, answers)
     if found.word != FAIL or found.cause is Cause.SOFTWARE:
         return found
+    if seen.isolated:
+        return Decision(FAIL, Cause.PERSISTENT_HARDWARE, seen.isolated,
+                        f"wrong in {seen.wrong} of {seen.tried} repetitions by all together; "
+                        f"{seen.isolation}", found.votes)
     alone = f"; each of {len(said)} cores is right alone" if said else ""
     return Decision(FAIL, Cause.TRANSIENT if not seen.wrong else Cause.UNKNOWN, "",
                     f"wrong in {seen.wrong} of {seen.tried} repetitions by all cores together"

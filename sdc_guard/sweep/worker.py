@@ -19,7 +19,7 @@ import torch
 from sdc_guard.evidence.environment import collect_environment
 from sdc_guard.plain_json import dumps, read_record
 from sdc_guard.records import Record
-from sdc_guard.sweep.declared import CORE, HOST, Place
+from sdc_guard.sweep.declared import CORE, HOST, PartLost, Place
 from sdc_guard.sweep.families import all_tests
 from sdc_guard.sweep.golden import golden_of, software_key
 from sdc_guard.sweep.messages import Confirm, Hello, Message, Stop, Visit, packed, unpacked
@@ -82,10 +82,13 @@ def run(pipe: Connection, data: bytes) -> None:
             task = unpacked(pipe.recv_bytes())
             if isinstance(task, Stop):
                 return
-            if isinstance(task, Visit):
-                send(visitor.visit(task))
-            elif isinstance(task, Confirm):
-                send(visitor.confirm(task))
+            try:
+                if isinstance(task, Visit):
+                    send(visitor.visit(task))
+                elif isinstance(task, Confirm):
+                    send(visitor.confirm(task))
+            except PartLost as lost:
+                _end_as(lost)
 
 
 def _pinned(options: Options) -> str:
@@ -122,6 +125,17 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent and not Path(f"/proc/{parent}").exists():
         os._exit(0)
+
+
+def _end_as(lost: PartLost) -> None:
+    """What happened to a part happens to this process: the sweep tells and judges it."""
+    os.write(2, f"{lost}\n".encode())
+    if lost.signal_number is None:
+        while True:  # until the sweep ends it, as it ends whatever is silent for too long
+            signal.pause()
+    with contextlib.suppress(OSError):  # SIGKILL has no handler
+        signal.signal(lost.signal_number, signal.SIG_DFL)
+    os.kill(os.getpid(), lost.signal_number)
 
 
 def _redirect(log: str) -> None:

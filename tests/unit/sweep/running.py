@@ -23,19 +23,23 @@ ONE_CORE = ("--cores", str(min(os.sched_getaffinity(0))))
 
 class Started:
     """A sweep that goes on; files in ``folder``: ``out`` and ``state``.  ``fault`` as
-    ``tests/sweep_power/launcher`` takes it, ``prefix`` a shell command that runs first."""
+    ``tests/sweep_power/launcher`` takes it, ``prefix`` a shell command that runs first, ``first`` a
+    folder of modules that are found before all others."""
 
     def __init__(
         self, folder: Path, *arguments: str, fault: Mapping[str, Any] | None = None,
-        variables: Mapping[str, str] | None = None, prefix: str = "",
+        variables: Mapping[str, str] | None = None, prefix: str = "", first: Path | None = None,
     ) -> None:
         self.out, self.state = folder / "out", folder / "state"
         command = [sys.executable, "-m", "sdc_guard", "sweep", "--out", str(self.out), "--state",
                    str(self.state), "--quiet", *arguments]
         if prefix:
             command = ["bash", "-c", f'{prefix}; exec "$@"', "bash", *command]
+        variables_of = environment(fault, variables)
+        if first is not None:
+            variables_of["PYTHONPATH"] = f"{first}{os.pathsep}{variables_of['PYTHONPATH']}"
         self.process = subprocess.Popen(
-            command, env=environment(fault, variables), stdout=subprocess.PIPE,
+            command, env=variables_of, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True)
 
     def events(self) -> list[dict[str, Any]]:
