@@ -1,0 +1,31 @@
+#!/bin/sh
+# Slurm Prolog: a few seconds of sweep before a job has the node.  In slurm.conf:
+#
+#   Prolog=/usr/local/lib/sdc-guard/prolog.sh
+#   PrologFlags=Alloc
+#   BatchStartTimeout=60
+#
+# For nodes that are given to one job at a time: on shared nodes it would run beside others' jobs.
+#
+# Exit code: any code but 0 makes Slurm drain the node and requeue the job, held unless
+# SchedulerParameters has nohold_on_prolog_fail.  So 1 is for a FAIL alone: a suspicion, a disk that
+# is full, or an installation that is broken on all nodes must not drain a cluster.
+#
+# It calls no Slurm command: Slurm's guide asks that of prologs.
+set -u
+# Slurm sets no search path for a prolog.
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SDC_GUARD_PATH:+:$SDC_GUARD_PATH}
+here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+: "${SDC_GUARD_SECONDS:=15}"
+: "${SDC_GUARD_DIR:=/var/lib/sdc-guard}"
+export SDC_GUARD_DIR
+
+mkdir -p "$SDC_GUARD_DIR" || exit 0
+# Of a job's variables none is for the sweep: it is to use what the node has.
+line=$(unset CUDA_VISIBLE_DEVICES; "$here/node_sweep.sh" "$SDC_GUARD_SECONDS" \
+  2>"$SDC_GUARD_DIR/last_stderr")
+code=$?
+log="job ${SLURM_JOB_ID:-?} on ${SLURMD_NODENAME:-$(uname -n)}: $line"
+logger -t sdc-guard -- "$log" 2>/dev/null
+echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $log" >>"$SDC_GUARD_DIR/prolog.log"
+[ "$code" -ne 1 ]
