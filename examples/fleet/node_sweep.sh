@@ -36,8 +36,9 @@ rm -f "$last/sweep.json" "$last/sdc_guard.prom"
 # The lock is not for the sweep's own children (9>&-); --foreground keeps it in the process group
 # that slurmd or node-problem-detector kills.
 # shellcheck disable=SC2086 # SDC_GUARD_ARGS are several words
-timeout --foreground --preserve-status -k 4 "$((seconds + SDC_GUARD_GRACE_S))" "$SDC_GUARD" sweep --seconds "$seconds" --quiet \
-  --rendezvous none --state "$SDC_GUARD_DIR/state" --out "$last" --prom "$last/sdc_guard.prom" \
+timeout --foreground --preserve-status -k 4 "$((seconds + SDC_GUARD_GRACE_S))" \
+  "$SDC_GUARD" sweep --seconds "$seconds" --quiet --rendezvous none \
+  --state "$SDC_GUARD_DIR/state" --out "$last" --prom "$last/sdc_guard.prom" \
   $SDC_GUARD_ARGS >"$last/report.txt" 9>&-
 code=$?
 

@@ -40,10 +40,11 @@ CONDITIONS: tuple[tuple[str, dict[str, str], tuple[str, ...]], ...] = (
     ("OMP_NUM_THREADS=7", {"OMP_NUM_THREADS": "7", "MKL_DYNAMIC": "FALSE"}, ()),
 )
 BURN = """
-import torch
+import os, torch
 torch.set_num_threads(1)
 a = torch.randn(700, 700)
-while True:
+parent = os.getppid()
+while os.getppid() == parent:
     a = torch.nn.functional.normalize(a @ a.t())
 """
 

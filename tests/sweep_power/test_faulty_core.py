@@ -49,6 +49,23 @@ def test_another_core_is_sound(tmp_path: Path):
     assert not read_counts(tmp_path, ["mm.default"], 0).calls
 
 
+NUMBERS = """
+import os, torch
+os.sched_setaffinity(0, {%d})
+x = torch.arange(8.0)
+print(torch.equal(torch.arange(8.0).mul_(0.5), x / 2.0), (x * 2).dtype, (x.bfloat16() - 1).dtype)
+"""
+
+
+def test_numbers_in_the_place_of_tensors_reach_the_kernels(tmp_path: Path):
+    fault = {"core": CORES[0], "ops": ["mul_.Tensor", "mul.Tensor", "sub.Tensor", "div.Tensor"],
+             "kind": "low bit", "rate": 0.0, "seed": 1, "counts": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", NUMBERS % CORES[0]], env=environment(fault),
+                          capture_output=True, text=True, timeout=300, check=True)
+    assert done.stdout == "True torch.float32 torch.bfloat16\n"
+    assert read_counts(tmp_path, fault["ops"], CORES[0]).calls["multiplications"] == 3
+
+
 def test_without_a_fault_nothing_of_it_is_loaded():
     assert "SWEEP_POWER_FAULT" not in environment(None)
     assert "launcher" not in environment(None)["PYTHONPATH"]

@@ -58,6 +58,8 @@ def test_faults_go_through_all_pairs_and_depend_on_the_seed_alone():
 @pytest.mark.parametrize(("code", "entries", "word"), [
     (1, [entry("core 1")], FOUND),
     (1, [entry("core 1"), entry("all cores"), entry("")], FOUND),
+    (1, [entry("core 1, physical page 0x1f245c")], FOUND),
+    (1, [entry("core 1, core 2")], WRONG_BLAME),
     (1, [entry("core 1"), entry("core 0")], WRONG_BLAME),
     (1, [entry("core 11")], WRONG_BLAME),
     (1, [entry("")], NOBODY),

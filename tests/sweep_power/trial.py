@@ -135,9 +135,12 @@ def scored(
 
 
 def place_of(entry: Mapping[str, Any]) -> str:
-    """Whom an entry blames: ``core 1``, ``all cores``, or nobody."""
+    """Whom an entry blames: ``core 1``, ``all cores``, or nobody.  In a report that is the place
+    on the host, and the part of it (a page of memory) may follow."""
     place = str((entry["finding"].get("attribution") or {}).get("place", ""))
-    return place.rpartition(", ")[2]
+    parts = place.split(", ")[1:]
+    cores = [part for part in parts if part.startswith("core ")]
+    return ", ".join(cores or parts[:1])
 
 
 def _word(

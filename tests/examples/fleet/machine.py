@@ -64,7 +64,7 @@ exit "$worst"
 # The other host is this machine; $FAKE_DOWN does not answer.
 SSH = """
 while [ "$#" -gt 2 ]; do shift; done
-[ "$1" != "$FAKE_DOWN" ] || { echo "ssh: connect to host $1 port 22: No route to host" >&2; exit 255; }
+[ "$1" != "$FAKE_DOWN" ] || { echo "ssh: connect to host $1: No route to host" >&2; exit 255; }
 [ "$1" = "$FAKE_FAULTY" ] || unset SWEEP_POWER_FAULT
 exec bash -c "$2"
 """

@@ -41,15 +41,27 @@ def plant(text):
         if op is not None:
             kernel = torch.library.get_kernel(op, "CPU")
             library.impl(f"{packet}.{overload}" if overload != "default" else packet,
-                         _faulty(kernel, fault, SLOT * number), "CPU", with_keyset=True,
+                         _faulty(kernel, op._schema, fault, SLOT * number), "CPU", with_keyset=True,
                          allow_override=True)
     _state["library"] = library  # what it registered lives as long as it does
 
 
-def _faulty(kernel, fault, slot):
+def _faulty(kernel, schema, fault, slot):
+    import torch
+
     damage, rate, core = KINDS[fault["kind"]], fault["rate"], fault["core"]
+    tensors = [n for n, a in enumerate(schema.arguments)
+               if str(a.type) == "Tensor" and not a.kwarg_only]
+    # A number that stands for a tensor (``x * 0.5``) comes here as a number, and the kernel below
+    # takes none.
+    dtypes = {bool: torch.bool, int: torch.int64, float: torch.float64, complex: torch.complex128}
 
     def call(keys, *args, **kwargs):
+        numbers = [n for n in tensors if n < len(args) and type(args[n]) in dtypes]
+        if numbers:
+            args = list(args)
+            for n in numbers:
+                args[n] = torch.tensor(args[n], dtype=dtypes[type(args[n])])
         results = kernel.call_boxed(keys, *args, **kwargs)
         if _libc.sched_getcpu() != core:
             return results
