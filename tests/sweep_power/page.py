@@ -9,7 +9,18 @@ from typing import Any
 import msgspec
 
 from sdc_guard.intervals import proportion
-from tests.sweep_power.plan import GROUPS, KINDS, MIN_EXPECTED, RATES, Fault
+from tests.sweep_power.plan import (
+    GROUPS,
+    KINDS,
+    MIN_AGAIN,
+    MIN_EXPECTED,
+    NUM_RETESTS,
+    RATES,
+    UNANSWERED,
+    Calls,
+    Fault,
+    is_reached,
+)
 from tests.sweep_power.trial import ALL_CORES, FOUND, NOBODY, WRONG_BLAME, Outcome
 
 TEXT = """\
@@ -26,8 +37,11 @@ piece of a core are wrong together.
 
 **Within reach** is a rate with at least {min_expected:g} wrong calls expected in a sweep: rate
 times the calls of those kernels by one core's own worker, as counted in sweeps with kernels that
-count and change nothing. A run in which no result was changed after all (a bit that was stuck where
-it belonged, no draw below the rate) had no fault; it is counted apart and another takes its place.
+count and change nothing. Where no test has an exact answer ({unanswered}) a wrong number is FAIL
+only if it comes again, so at least {min_again:g} of the {num_retests} repetitions that follow it
+have to be expected to be wrong, too. A run in which no result was changed after all (a bit that was
+stuck where it belonged, no draw below the rate) had no fault; it is counted apart and another takes
+its place.
 
 **Found and blamed**: exit code 1, no corruption on another core, and at least one on that core by
 name (what all cores together did wrong may be put on the host, too). 95 % intervals (Clopper and
@@ -108,7 +122,8 @@ def page(results: Results, stamp: dict[str, Any], seconds: float) -> str:
         f"numpy {stamp['numpy']}, Python {stamp['python']}",
         f"- machine: {stamp['platform']}, {stamp['processor']}, {stamp['num_cores']} cores, "
         f"load {stamp['load']:.1f}", "",
-        TEXT.format(seconds=seconds, min_expected=MIN_EXPECTED),
+        TEXT.format(seconds=seconds, min_expected=MIN_EXPECTED, min_again=MIN_AGAIN,
+                    num_retests=NUM_RETESTS, unanswered=", ".join(UNANSWERED)),
         f"Controls, sound machine: {interval_words(clean, len(results.controls))} exit 0.", "",
         "## Within reach", "",
         *_table("rate per call", [
@@ -118,13 +133,13 @@ def page(results: Results, stamp: dict[str, Any], seconds: float) -> str:
         *_table("kind", [(k, [x for x in within if x.fault.kind == k]) for k in KINDS]),
         *_table("core", [(str(c), [x for x in within if x.fault.core == c]) for c in cores]),
         "## Beyond reach", "",
-        f"Fewer than {MIN_EXPECTED:g} wrong calls expected; what was met in a sweep all the same:",
+        "The first rate too low for that; what was met in a sweep all the same:",
         "", *_table("rate per call", [(_rate(r), [x for x in beyond if x.fault.rate == r])
                                       for r in RATES]),
         "## Calls by one core's worker in a clean sweep", "",
         "| kernels | calls | lowest rate within reach |", "|---|---|---|",
         *(f"| {g} ({', '.join(GROUPS[g])}) | {results.calls.get(g, 0):.0f} | "
-          f"{_lowest(results.calls.get(g, 0.0))} |" for g in GROUPS), "",
+          f"{_lowest(results.calls, g)} |" for g in GROUPS), "",
         f"Called by no test, so blind there: {', '.join(results.not_called) or 'none'}.", ""]
     odd = [r for r in (*within, *beyond) if r.is_faulty and r.outcome.word != FOUND]
     if odd:
@@ -137,8 +152,8 @@ def _rate(rate: float) -> str:
     return "always" if rate == 1 else f"{rate:g}"
 
 
-def _lowest(calls: float) -> str:
-    reached = [r for r in RATES if r * calls >= MIN_EXPECTED]
+def _lowest(calls: Calls, group: str) -> str:
+    reached = [r for r in RATES if is_reached(calls, group, r)]
     return _rate(min(reached)) if reached else "none"
 
 

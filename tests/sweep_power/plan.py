@@ -39,6 +39,11 @@ RATES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 MIN_EXPECTED = 5.0
 """A rate is within reach if so many wrong calls are expected in the sweep: none at all then has a
 probability of 0.7 %."""
+UNANSWERED = ("softmax", "attention", "norms", "activations")
+"""Kernels that no test has an exact answer for: there a wrong number is FAIL only if the unit is
+wrong in it again."""
+NUM_RETESTS, MIN_AGAIN = 20, 2.0
+"""So many repetitions follow a wrong number, and so many of them must be expected to be wrong."""
 Calls = Mapping[str, float]
 """By group, how many calls a clean sweep makes on one core."""
 
@@ -58,17 +63,23 @@ def expected(calls: Calls, group: str, rate: float) -> float:
     return rate * calls.get(group, 0.0)
 
 
+def is_reached(calls: Calls, group: str, rate: float) -> bool:
+    """Whether a sweep of the measured length meets it often enough for a verdict."""
+    return expected(calls, group, rate) >= MIN_EXPECTED and (
+        group not in UNANSWERED or rate * NUM_RETESTS >= MIN_AGAIN)
+
+
 def within_reach(calls: Calls) -> list[tuple[str, float]]:
     """Groups and rates that a sweep of the measured length meets."""
-    return [(g, r) for r in RATES for g in GROUPS if expected(calls, g, r) >= MIN_EXPECTED]
+    return [(g, r) for r in RATES for g in GROUPS if is_reached(calls, g, r)]
 
 
 def beyond_reach(calls: Calls) -> list[tuple[str, float]]:
     """Groups and rates of which one wrong call may come, or none: the first rate too low of each
     group that is called at all."""
-    return [(g, next(r for r in RATES if expected(calls, g, r) < MIN_EXPECTED))
-            for g in GROUPS if expected(calls, g, RATES[0]) >= MIN_EXPECTED
-            and expected(calls, g, RATES[-1]) < MIN_EXPECTED]
+    return [(g, next(r for r in RATES if not is_reached(calls, g, r)))
+            for g in GROUPS if is_reached(calls, g, RATES[0])
+            and not is_reached(calls, g, RATES[-1])]
 
 
 def not_called(calls: Calls) -> list[str]:

@@ -42,6 +42,9 @@ def test_reach_is_five_wrong_calls_and_no_fewer():
         ("products", 1e-3)]
     assert plan.beyond_reach(CALLS) == [("products", 1e-4), ("copies", 0.1)]
     assert "sums" in plan.not_called(CALLS)
+    norms = {"norms": 6000.0}
+    assert plan.within_reach(norms) == [("norms", 1.0), ("norms", 0.1)]
+    assert plan.beyond_reach(norms) == [("norms", 0.01)]
     assert "products" not in plan.not_called(CALLS)
 
 

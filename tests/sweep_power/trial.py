@@ -86,7 +86,7 @@ def sweep(
         try:
             done = subprocess.run(command, env=environment(planted), capture_output=True, text=True,
                                   timeout=seconds + SLACK_S, check=False)
-            code, tail = done.returncode, done.stderr[-400:]
+            code, tail = done.returncode, ended_with(done.stderr)
         except subprocess.TimeoutExpired:
             code, tail = -1, "it did not end"
         elapsed_s = time.monotonic() - started_s
@@ -94,6 +94,11 @@ def sweep(
         document = json.loads(path.read_bytes()) if path.exists() else {}
         calls = read_counts(counts, planted["ops"], planted["core"]) if planted else Counts()
         return scored(fault.core if fault else None, code, document, elapsed_s, tail, calls)
+
+
+def ended_with(text: str) -> str:
+    """The exit code and what follows it, without the folder of this run."""
+    return text[max(0, text.rfind("exit code")):].partition("wrote ")[0].strip()[:400]
 
 
 class Counts(msgspec.Struct):

@@ -11,6 +11,7 @@ import torch
 
 from sdc_guard.errors import UsageError
 from sdc_guard.sweep.declared import CORE, Place
+from sdc_guard.sweep.families import mini_transformer_step
 from sdc_guard.sweep.families.golden_digests import TESTS, cases, operand
 from sdc_guard.sweep.golden import (
     SHIPPED,
@@ -159,7 +160,8 @@ def test_operands_are_closed_forms_with_full_mantissas() -> None:
 
 
 def test_shipped_files_can_be_read_and_name_cases_that_there_are() -> None:
-    keys = {case.make(np.random.default_rng(0), PLACE).golden_key for case in cases(PLACE)}
+    keys = {case.make(np.random.default_rng(0), PLACE).golden_key
+            for case in (*cases(PLACE), *mini_transformer_step.cases(PLACE))}
     for path in SHIPPED.glob("*.json"):
         for record in read_golden(path):
             assert set(record.digests) <= keys
