@@ -63,7 +63,8 @@ class Made:
     """A case made ready.
 
     Attributes:
-        run: computes the results; called many times, each time from the same inputs.
+        run: computes the results; called many times, each time from the same inputs, whose memory
+            no result shares.
         expected: their bits, one array of the same shape for each; None where no outside answer
             exists and the first run stands in (oracle SELF), its digest being compared with peers.
         inputs: bits of the operands, for what depends on them; may be empty.

@@ -102,7 +102,9 @@ def _make(name: str, dtype: str, _: np.random.Generator, place: Place) -> Made:
             leaves = [x.detach().requires_grad_() for x in operands]
             result = op.run(*leaves, *index, **keywords)
             gradients = torch.autograd.grad(result, leaves, upstream)
-        return [result.detach(), *(g.contiguous() for g in gradients)]
+        # The gradient of a plain addend is the upstream gradient itself, an operand.
+        return [result.detach(),
+                *(g.clone(memory_format=torch.contiguous_format) for g in gradients)]
 
     return Made(run=run, expected=None, golden_key=f"real_ops {name} {dtype} {op.operands}",
                 num_bytes=2 * sum(x.numel() * x.element_size() for x in (*operands, upstream)))

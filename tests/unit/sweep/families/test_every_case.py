@@ -14,7 +14,7 @@ from sdc_guard.sweep.anatomy import wrong_elements
 from sdc_guard.sweep.declared import CORE, Case, Made, Place, SweepTest, Unsupported
 from sdc_guard.sweep.exact import bits_of
 from sdc_guard.sweep.families import all_tests
-from sdc_guard.sweep.visit import canary_is_caught, generator
+from sdc_guard.sweep.visit import canary_is_caught, generator, writable
 
 CORE_0 = Place(kind=CORE, name="core 0", device="cpu")
 SEED = 7
@@ -60,6 +60,32 @@ def test_a_case_runs_clean_and_sees_a_flipped_bit(test: SweepTest, case: Case) -
             wrong = wrong_elements(have, right)
             assert wrong is not None
             assert int(wrong.sum()) == 1
+
+
+@pytest.mark.parametrize(
+    ("test", "case"), _cases(), ids=[f"{t.name}: {c.label}" for t, c in _cases()])
+def test_a_wrong_result_leaves_the_operands_as_they_were(test: SweepTest, case: Case) -> None:
+    """A fault that changes a result in its memory must not make the next run wrong, too."""
+    try:
+        made = _made(test, case)
+    except Unsupported as reason:
+        pytest.skip(str(reason))
+    assert _stays_right(made)
+
+
+def test_a_result_in_the_memory_of_an_operand_is_seen() -> None:
+    operand = torch.ones(3)
+    assert not _stays_right(Made(run=lambda: [operand.view(3)], expected=None))
+
+
+def _stays_right(made: Made) -> bool:
+    results = made.run()
+    before = [bits_of(result).copy() for result in results]
+    for result in results:
+        memory = writable(result)
+        memory[...] = ~memory
+    return all(wrong_elements(bits_of(result), right) is None
+               for result, right in zip(made.run(), before, strict=True))
 
 
 @pytest.mark.parametrize("test", list(all_tests().values()), ids=list(all_tests()))
