@@ -41,7 +41,13 @@ class SweepProgress:
             self._live.stop()
 
     def show(self, sweeping: Sweeping) -> None:
-        """Called a few times a second."""
+        """Called a few times a second; nobody need be there to read it."""
+        try:
+            self._show(sweeping)
+        except (OSError, SystemExit):  # rich ends the program where a pipe's reader has gone, by 1
+            self._live, self._quiet = None, True
+
+    def _show(self, sweeping: Sweeping) -> None:
         if self._live is not None:
             self._live.update(Text("\n".join((progress_line(sweeping), *unit_lines(sweeping)))))
             return

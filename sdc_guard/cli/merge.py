@@ -7,16 +7,17 @@ from pathlib import Path
 import click
 
 from sdc_guard.cli._progress import command_line
-from sdc_guard.cli._sweep_verdict import judged_sweep
+from sdc_guard.cli._sweep_verdict import judged_sweep, said, tell
 from sdc_guard.cli.sweep import EXIT_MAPS
 from sdc_guard.errors import UsageError
 
+MAX_HOSTS = 100_000
 MAX_LIST_BYTES = 1 << 24
 
 
 @click.command("merge")
 @click.argument("sweeps", nargs=-1, metavar="SWEEP...", type=click.Path(path_type=Path))
-@click.option("--expect", type=click.IntRange(min=1), metavar="N",
+@click.option("--expect", type=click.IntRange(1, MAX_HOSTS), metavar="N",
               help="So many hosts were to be swept; those without a document are missing.")
 @click.option("--expect-hosts", default="", metavar="FILE|LIST",
               help="The hosts by name: a file with one on each line, or names with commas between.")
@@ -63,11 +64,10 @@ def command(
         damaged=damaged, missing=missing))
     assert report.judgement is not None
     code = mapped(report.judgement.exit_code, exit_map)
-    click.echo(rendered(report, "json" if as_json else "text"), nl=False)
+    told = said(rendered(report, "json" if as_json else "text"))
     written = write_outputs(report, {"json": out, **({"html": html} if html else {})})
-    for line in (f"exit code {code}, {report.judgement.status}", *report.judgement.reasons,
-                 *(f"wrote {path}" for path in written)):
-        click.echo(line, err=True)
+    tell((*told, f"exit code {code}, {report.judgement.status}", *report.judgement.reasons,
+          *(f"wrote {path}" for path in written)))
     raise click.exceptions.Exit(code)
 
 

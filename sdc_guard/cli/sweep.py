@@ -14,7 +14,7 @@ import click
 from sdc_guard.cli._progress import command_line
 from sdc_guard.cli._sweep_fleet import Party, party_of
 from sdc_guard.cli._sweep_progress import SweepProgress
-from sdc_guard.cli._sweep_verdict import judged_sweep
+from sdc_guard.cli._sweep_verdict import judged_sweep, said, tell
 from sdc_guard.document.exits import CLEAN
 from sdc_guard.errors import UsageError
 
@@ -96,7 +96,11 @@ def command(
     if not is_list:
         from sdc_guard.sweep.forking import begin
 
-        begin()
+        try:
+            begin()
+        except OSError as error:
+            raise UsageError(f"no process can be started: {error.strerror or error}; see ulimit -n "
+                             "and -u, and the memory that is left") from error
     from sdc_guard.sweep.families import chosen
 
     given = [s for s in (
@@ -106,7 +110,7 @@ def command(
     if len(given) > 1:
         raise UsageError("give one of --quick, --2min, --15min, --soak and --seconds")
     budget_s = given[0] if given else QUICK_S
-    if math.isnan(budget_s) or math.isnan(hang_s):
+    if any(map(math.isnan, (budget_s, hang_s, wait_s))):
         raise UsageError("nan is no time; give a number of seconds")
     wanted = chosen(_names(tests))
     if is_list:
@@ -145,9 +149,9 @@ def _finish(
 
     assert report.judgement is not None
     code = mapped(report.judgement.exit_code, exit_map)
-    if party is None or party.is_first:
-        click.echo(rendered(report, "json" if as_json else "text"), nl=False)
     told = [f"warning: {problem}" for problem in problems]
+    if party is None or party.is_first:
+        told += said(rendered(report, "json" if as_json else "text"))
     told += [f"exit code {code}, {report.judgement.status}", *report.judgement.reasons]
     try:
         written = write_outputs(report, {name: path for name, path in outputs.items()
@@ -160,8 +164,7 @@ def _finish(
     if party is not None:
         party.part(report)
     head = "" if party is None else f"rank {party.launch.rank}: "
-    for line in told:
-        click.echo(f"{head}{line}", err=True)
+    tell(f"{head}{line}" for line in told)
     if party is not None:
         party.leave(code)
     raise click.exceptions.Exit(code)
@@ -185,6 +188,8 @@ def _end_in_order() -> None:
     """A health check that takes too long is sent SIGTERM first: the report is written all the
     same."""
     def stop(number: int, frame: FrameType | None) -> None:
+        # timeout(1) sends it to the process and to its group: the second must not end the report.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, stop)

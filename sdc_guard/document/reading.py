@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from sdc_guard.document.files import read_bounded
 from sdc_guard.document.schema import SCHEMA_VERSION, Report
 from sdc_guard.document.text import one_line
 from sdc_guard.errors import UsageError
@@ -74,7 +75,7 @@ def read_document_file(path: Path) -> Report:
         UsageError: if it cannot be read, or is no report.
     """
     try:
-        return read_document(path.read_bytes(), str(path))
+        return read_document(read_bounded(path), str(path))
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
 

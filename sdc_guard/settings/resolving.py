@@ -13,7 +13,7 @@ import msgspec
 from msgspec import field
 
 from sdc_guard.errors import UsageError
-from sdc_guard.settings.table import BY_NAME, BY_VARIABLE, PREFIX, SETTINGS, Setting
+from sdc_guard.settings.table import BY_NAME, BY_VARIABLE, NO_SETTINGS, PREFIX, SETTINGS, Setting
 from sdc_guard.settings.values import text_of
 
 OWN_FILE = "sdc_guard.toml"
@@ -88,7 +88,7 @@ def resolve(
     for variable, given in environ.items():
         if not variable.startswith(PREFIX) and variable not in BY_VARIABLE:
             continue
-        if variable.startswith(INTERNAL):
+        if variable.startswith(INTERNAL) or variable in NO_SETTINGS:
             continue
         if variable not in BY_VARIABLE:
             raise UsageError(f"the environment variable {variable} is no setting; there are "

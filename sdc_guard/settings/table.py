@@ -19,6 +19,9 @@ PREFIX = "SDC_GUARD_"
 SWITCH = "SDC_GUARD"
 """``SDC_GUARD=off`` switches everything off."""
 
+NO_SETTINGS = frozenset({PREFIX + "HOST"})
+"""Read by ``sdc-guard sweep``: what this host is called.  No setting, and no mistake."""
+
 POLICIES = ("record", "warn", "raise", "skip")
 EVIDENCE = ("full", "stats", "none")
 KERNELS = ("auto", "always", "never")

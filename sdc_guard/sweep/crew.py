@@ -7,6 +7,7 @@ how it ended.  The crew knows nothing of what the tasks are for.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import time
@@ -16,13 +17,19 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from sdc_guard.sweep.declared import CORE, HOST
+from sdc_guard.sweep.declared import HOST
 from sdc_guard.sweep.forking import CONTEXT, begin
 from sdc_guard.sweep.messages import Confirmed, Done, Hello, Message, Stop, Task, packed, unpacked
-from sdc_guard.sweep.units import Unit, usable_cores
+from sdc_guard.sweep.units import Unit
 from sdc_guard.sweep.worker import Options, options_bytes, run
 
 TAIL_BYTES = 4000
+FATAL = b"Fatal Python error"
+"""With this faulthandler begins what it says of a signal."""
+PAUSE_S = 2.0
+"""Of this process, beyond what it waited for: then nobody can say how long a worker was silent."""
+UNKNOWN_EXIT = 255
+"""What multiprocessing says of a worker when the process that forked it is gone."""
 Variables = tuple[tuple[str, str], ...]
 
 
@@ -42,15 +49,22 @@ class Lost:
         """``hung: silent for 30 s``, ``ended by SIGSEGV``, ``exited with code 1``."""
         if self.is_hang:
             return f"hung: silent for {self.silent_s:.0f} s"
+        if self.exit_code == UNKNOWN_EXIT:
+            return "ended, and how is not known: the process that forked it is gone"
         if self.signal_name:
             return f"ended by {self.signal_name}"
         return f"exited with code {self.exit_code}"
 
     @property
     def is_from_outside(self) -> bool:
-        """Ended by a signal that no computation raises, and not by the crew because it hung."""
-        return not self.is_hang and self.signal_name in (
-            "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT")
+        """Ended by a signal that no computation raises, or with the process that forked it, and
+        not by the crew because it hung."""
+        return not self.is_hang and (self.exit_code == UNKNOWN_EXIT or self.signal_name in (
+            "SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT"))
+
+
+class NotStarted(Exception):
+    """A worker could not be forked, which says nothing about its unit; the text is the reason."""
 
 
 @dataclass
@@ -84,14 +98,19 @@ class Crew:
         self._folder, self._hang_s, self._start_limit_s = folder, hang_s, start_limit_s
         self._golden = tuple(str(path.absolute()) for path in golden)
         self._num_started = 0
+        self._listened_s = math.inf
         self.hands: list[Hand] = []
 
     def start(
         self, unit: Unit, variables: Variables = (), *, tells_environment: bool = False
     ) -> Hand:
-        """A worker; it says :class:`Hello` when it is ready."""
+        """A worker; it says :class:`Hello` when it is ready.
+
+        Raises:
+            NotStarted: for want of processes, memory or open files.
+        """
         self._num_started += 1
-        cores = (unit.index,) if unit.kind == CORE else usable_cores()
+        cores = unit.allowed_cores
         place = unit.place(len(cores) if unit.kind == HOST else 1)
         log = self._folder / f"worker-{self._num_started}.log"
         options = Options(
@@ -99,11 +118,16 @@ class Crew:
             num_threads=place.num_threads, cores=cores, variables=variables,
             golden=self._golden, log=str(log), parent=os.getpid(),
             tells_environment=tells_environment)
-        ours, theirs = CONTEXT.Pipe()
-        process = CONTEXT.Process(target=run, args=(theirs, options_bytes(options)),
-                                        name=f"sdc-guard {unit.name}", daemon=True)
-        begin()
-        process.start()
+        try:
+            ours, theirs = CONTEXT.Pipe()
+            process = CONTEXT.Process(target=run, args=(theirs, options_bytes(options)),
+                                      name=f"sdc-guard {unit.name}", daemon=True)
+            begin()
+            process.start()
+        except (OSError, EOFError) as error:
+            why = str(error) or "the process that forks workers has ended"
+            raise NotStarted(f"its worker could not be started: {why}; see ulimit -u and -n, and "
+                             "the memory that is left") from error
         theirs.close()
         hand = Hand(unit, variables, process, ours, log, time.monotonic(), self._start_limit_s)
         self.hands.append(hand)
@@ -121,8 +145,10 @@ class Crew:
         """What workers that are starting or at work have said since; each is lost only once."""
         busy = [h for h in self.hands if h.lost is None and (h.task is not None or h.hello is None)]
         if not busy:
+            self._listened_s = math.inf
             return []
         ready = wait([h.pipe for h in busy], timeout=timeout_s)
+        self._forgive_pause(busy, timeout_s)
         found: list[tuple[Hand, Message | Lost]] = []
         for hand in busy:
             if hand.pipe in ready:
@@ -130,6 +156,16 @@ class Crew:
             elif time.monotonic() - hand.heard_s > hand.limit_s:
                 found.append((hand, self._end(hand, is_hang=True)))
         return found
+
+    def _forgive_pause(self, busy: Iterable[Hand], timeout_s: float) -> None:
+        """A job that its scheduler suspends, or a frozen container, stops workers as well as this
+        process: that time is not a worker's silence."""
+        now_s = time.monotonic()
+        pause_s = now_s - self._listened_s - timeout_s
+        self._listened_s = now_s
+        if pause_s > PAUSE_S:
+            for hand in busy:
+                hand.heard_s = min(now_s, hand.heard_s + pause_s)
 
     def _read(self, hand: Hand) -> list[tuple[Hand, Message | Lost]]:
         found: list[tuple[Hand, Message | Lost]] = []
@@ -186,4 +222,6 @@ def _tail(log: Path) -> str:
         data = log.read_bytes()
     except OSError:
         return ""
-    return data[-TAIL_BYTES:].decode("utf-8", "replace")
+    fatal = data.rfind(FATAL)  # beneath it a deep stack, and every module that is loaded
+    part = data[-TAIL_BYTES:] if fatal < 0 else data[fatal:fatal + TAIL_BYTES]
+    return part.decode("utf-8", "replace")

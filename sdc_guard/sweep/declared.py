@@ -102,7 +102,8 @@ class Case:
     operator or library call under test; ``shape`` that of the first result.
 
     ``make`` draws from the generator alone, so that test, label and seed give the same bits on any
-    unit.  It raises :class:`Unsupported` where this unit cannot do it.
+    unit.  It raises :class:`Unsupported` where this unit cannot do it: if others of its model can,
+    with the same software, that is a fault, unless it is :class:`Unavailable`.
     """
 
     label: str
@@ -114,6 +115,19 @@ class Case:
 
 class Unsupported(Exception):
     """This unit, or its software, cannot do a case; the text is the reason that is reported."""
+
+
+class Unavailable(Unsupported):
+    """For want of memory, processes, a network or a compiler.  That another unit has it, or this
+    one at another time, says nothing of the hardware."""
+
+
+def refusal(text: str, error: BaseException) -> Unsupported:
+    """What to raise for an error of a library that refuses a case: ``text`` with the error's first
+    line, :class:`Unavailable` if memory was short."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    is_short = isinstance(error, MemoryError) or "memory" in line.lower()
+    return (Unavailable if is_short else Unsupported)(f"{text}{line[:160]}")
 
 
 class PartLost(BaseException):

@@ -34,7 +34,7 @@ from sdc_guard.records import (
 from sdc_guard.sweep.declared import CORE, GPU, HOST
 from sdc_guard.sweep.sweeping import Sweeping
 from sdc_guard.sweep.tally import Count, Seen
-from sdc_guard.sweep.units import Unit, host_name, usable_cores
+from sdc_guard.sweep.units import Unit, host_name
 from sdc_guard.sweep.words import AMBIGUOUS, FAIL, PASS
 from sdc_guard.version import __version__
 
@@ -116,7 +116,7 @@ def _software(environment: dict[str, Any], unit: Unit) -> str:
     else:
         parts.append(str(environment.get("cpu_capability", "?")))
     if unit.kind == HOST:  # how a sum is split over threads decides its rounding
-        parts.append(f"{len(usable_cores())} threads")
+        parts.append(f"{len(unit.allowed_cores)} threads")
     return ", ".join((*parts, *(part for part in unit.model if part)))
 
 

@@ -6,20 +6,32 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import forkserver
 
 PRELOADED = ("sdc_guard.sweep.worker", "sdc_guard.sweep.families")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+MAX_FILES = 65536
 CONTEXT = multiprocessing.get_context("forkserver")
 
 
 def begin() -> None:
     """Start it, unless it is there.  It ends with this process, however that ends."""
+    _allow_files()
     with _one_thread():
         CONTEXT.set_forkserver_preload(list(PRELOADED))
         forkserver.ensure_running()
+
+
+def _allow_files() -> None:
+    """Each worker needs three open files here, and many systems allow 1024 unless one asks."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from sdc_guard.document.files import is_stream, read_bounded
 from sdc_guard.errors import UsageError
 from sdc_guard.plain_json import loads
 from sdc_guard.sweep.declared import GPU, Place
@@ -137,7 +138,10 @@ def read_golden(path: Path) -> tuple[Recorded, ...]:
         UsageError: if it cannot be read, is damaged, or is of another version; with the path.
     """
     try:
-        data = path.read_bytes()
+        if is_stream(path):  # it is read by each worker, and may have no end
+            raise UsageError(f"golden file {path} is no regular file; name one that --write-golden "
+                             "made")
+        data = read_bounded(path)
     except OSError as error:
         raise UsageError(f"golden file {path} cannot be read: {error.strerror or error}") from error
     try:

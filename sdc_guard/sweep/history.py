@@ -132,8 +132,9 @@ class History:
         is_kept: whether what is added outlives this process.
     """
 
-    def __init__(self, path: Path, warn: Callable[[str], None]) -> None:
+    def __init__(self, path: Path, warn: Callable[[str], None], busy_s: float = BUSY_S) -> None:
         self.path = path
+        self._busy_s = busy_s
         self.is_kept = True
         self._warn = warn
         self._warned: set[str] = set()
@@ -143,14 +144,16 @@ class History:
 
     @classmethod
     def open(
-        cls, path: Path, warn: Callable[[str], None] = lambda message: None
+        cls, path: Path, warn: Callable[[str], None] = lambda message: None,
+        busy_s: float = BUSY_S,
     ) -> History:
         """The history at ``path``, made with its folder where there is none.
 
         Never fails: a file that is damaged is moved aside and begun anew, and where none can be
-        written the history is kept in memory; ``warn`` is told, once for each reason.
+        written the history is kept in memory; ``warn`` is told, once for each reason.  ``busy_s``
+        is how long a file that another process has locked is waited for.
         """
-        return cls(path, warn)
+        return cls(path, warn, busy_s)
 
     def close(self) -> None:
         """End; nothing is added afterwards."""
@@ -276,7 +279,7 @@ class History:
 
     def _connected(self, name: str) -> sqlite3.Connection:
         # A transaction that reads first and writes then would not wait for a lock, but fail.
-        return sqlite3.connect(name, timeout=BUSY_S, check_same_thread=False,
+        return sqlite3.connect(name, timeout=self._busy_s, check_same_thread=False,
                                isolation_level="IMMEDIATE")
 
     def _set_aside(self, reason: str) -> None:

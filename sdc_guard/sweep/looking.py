@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from sdc_guard.sweep.crew import Crew, Hand, Lost, Variables
+from sdc_guard.sweep.crew import Crew, Hand, Lost, NotStarted, Variables
 from sdc_guard.sweep.declared import CORE, HOST, SweepTest
 from sdc_guard.sweep.messages import (
     CaseDone,
@@ -49,15 +49,21 @@ class Looker:
 
     def others(self, unit: Unit) -> list[Unit]:
         """Units of its kind, the same model first; another core, if need be.  For the host its
-        cores, one by one: which of them is wrong?"""
+        cores, one by one: which of them is wrong?  One alone is asked beside another."""
+        cores = [u for u in self._units if u.kind == CORE]
         if unit.kind == HOST:
-            return [u for u in self._units if u.kind == CORE][:MAX_CORES]
+            return [*cores, *(self._outside(cores)[:1] if len(cores) == 1 else ())][:MAX_CORES]
         same = [u for u in self._units if u.kind == unit.kind and u.name != unit.name]
         same.sort(key=lambda u: u.model != unit.model)
         if not same and unit.kind == CORE:
-            same = [Unit(CORE, f"core {n}", n, core_facts(n)) for n in usable_cores()
-                    if n != unit.index]
+            same = self._outside([unit])
         return same[:MAX_OTHERS]
+
+    def _outside(self, cores: Sequence[Unit]) -> list[Unit]:
+        """The other cores of this machine, which are not swept."""
+        indices = {u.index for u in cores}
+        return [Unit(CORE, f"core {n}", n, core_facts(n)) for n in usable_cores()
+                if n not in indices]
 
     def miscompare(
         self, unit: Unit, test: SweepTest, seen: Miscompare, variables: Variables, time_s: float
@@ -73,11 +79,14 @@ class Looker:
         self, unit: Unit, test: SweepTest, case: CaseDone, seed: int, variables: Variables,
         time_s: float, able: Sequence[Unit],
     ) -> Seen | None:
-        """A case that ``able`` units of the same model could do."""
+        """A case that ``able`` units of the same model could do; where none is known, another one
+        is asked."""
+        able = able or [u for u in self.others(unit)
+                        if unit.kind == CORE and u.model == unit.model][:1]
         task = Confirm(test=test.name, case=case.case, seed=seed, times=1)
         here = self._ask([unit], task, variables)
         decision = None
-        if here:
+        if here and not here[0].said.is_unavailable:
             decision = decide_unsupported(unit.name, case.unsupported, here[0].said,
                                           self._ask(able[:MAX_OTHERS], task, variables))
         if decision is None:
@@ -121,7 +130,10 @@ class Looker:
                     seed=task.seed, tail=how.tail)
 
     def _is_lost(self, unit: Unit, task: Visit, variables: Variables) -> bool:
-        hand = self._hand_of(unit, variables)
+        try:
+            hand = self._hand_of(unit, variables)
+        except NotStarted:  # for want of memory, say: no unit is to blame for that
+            return False
         if hand is None:
             return True
         return self._answer(hand, task, Done) is None
@@ -130,7 +142,10 @@ class Looker:
         """One after the other: a unit's answer must not depend on what its neighbour does."""
         found = []
         for unit in units:
-            hand = self._hand_of(unit, variables)
+            try:
+                hand = self._hand_of(unit, variables)
+            except NotStarted:
+                continue
             said = None if hand is None else self._answer(hand, task, Confirmed)
             if said is not None:
                 found.append(Answer(unit.name, said))

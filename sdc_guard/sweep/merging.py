@@ -24,12 +24,12 @@ from sdc_guard.document.verdicts import verdict_of
 from sdc_guard.errors import UsageError
 from sdc_guard.sweep.fleet_shares import notes_of, outliers, shares_of
 from sdc_guard.sweep.fleet_vote import BY_FLEET, Ballot, ballot_of
-from sdc_guard.sweep.words import PASS, SKIP, WORST_FIRST
+from sdc_guard.sweep.words import MISSING, PASS, SKIP, WORST_FIRST
 from sdc_guard.version import __version__
 
 TOOL = "sweep"
 DOCUMENT = "sweep.json"
-MISSING, WHOLE_SWEEP = "missing", "whole sweep"
+WHOLE_SWEEP = "whole sweep"
 MAX_CELLS = 20_000
 MAX_DIGESTS = 50_000
 """Of a merged report: beyond it the units of a host that are clean stand together, and digests are
@@ -47,6 +47,10 @@ def read_sweeps(paths: Iterable[Path]) -> tuple[list[Report], dict[str, str]]:
             report = read_document_file(file)
             if report.sweep is None:
                 raise UsageError(f"{file} is a report, but not one of a sweep")
+            for cell in report.cells:
+                if min(cell.checks, cell.findings) < 0:
+                    raise UsageError(f"{file} is damaged: {cell.test} on {cell.unit} has a count "
+                                     "below 0; copy it again")
         except UsageError as error:
             damaged[str(path)] = str(error)
             continue

@@ -99,8 +99,9 @@ class Miscompare(Record, frozen=True, kw_only=True):
 class CaseDone(Record, frozen=True, kw_only=True):
     """A case in one visit.  ``digest`` stands for its first results, for peers and golden digests,
     empty where there is an exact answer.  ``mismatches`` are runs with a wrong result;
-    ``unsupported`` is why it could not be made; ``golden`` is ``equal``, ``differs``, or why there
-    is no verdict by a golden digest."""
+    ``unsupported`` is why it could not be made, ``is_unavailable`` whether for want of memory or
+    the like; ``golden`` is ``equal``, ``differs``, or why there is no verdict by a golden
+    digest."""
 
     case: str
     op: str
@@ -114,6 +115,7 @@ class CaseDone(Record, frozen=True, kw_only=True):
     golden_key: str = ""
     golden: str = ""
     unsupported: str = ""
+    is_unavailable: bool = False
 
 
 class Done(Record, frozen=True, kw_only=True):
@@ -134,7 +136,8 @@ class Done(Record, frozen=True, kw_only=True):
 class Confirmed(Record, frozen=True, kw_only=True):
     """A :class:`Confirm` done here: of ``tried`` runs ``wrong`` were wrong; ``expected_digest``
     stands for the expected bits as made here, ``digest`` for the results of the first run together,
-    ``run_digests`` for those of each run; ``unsupported`` is why the case cannot be made here."""
+    ``run_digests`` for those of each run; ``unsupported`` is why the case cannot be made here,
+    ``is_unavailable`` whether for want of memory or the like."""
 
     test: str
     case: str
@@ -145,6 +148,7 @@ class Confirmed(Record, frozen=True, kw_only=True):
     digest: str = ""
     run_digests: tuple[str, ...] = ()
     unsupported: str = ""
+    is_unavailable: bool = False
     error: str = ""
 
 

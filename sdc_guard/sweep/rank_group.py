@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 
 from sdc_guard import ranks
-from sdc_guard.sweep.declared import Bits, PartLost, Unsupported
+from sdc_guard.sweep.declared import Bits, PartLost, Unavailable, Unsupported
 from sdc_guard.sweep.exact import bits_of, tensor_of
 
 LIMIT_S = 20.0
@@ -59,7 +59,7 @@ class RankGroup:
     """Ranks that have met.  ``backend`` is gloo or nccl.
 
     Raises:
-        Unsupported: if they cannot meet: no loopback, no backend.
+        Unavailable: if they cannot meet: no loopback, no backend.
         PartLost: if one of them ended or hangs over it.
     """
 
@@ -77,7 +77,7 @@ class RankGroup:
                 raise
         if refusals:
             self.close()
-            raise Unsupported(f"{backend} ranks cannot meet: {refusals[0]}")
+            raise Unavailable(f"{backend} ranks cannot meet: {refusals[0]}")
 
     def _fork(self, backend: str, number: int, store: Path) -> _Rank:
         ours, theirs = Pipe()

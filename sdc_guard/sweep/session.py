@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from sdc_guard.document.files import write_whole
+from sdc_guard.document.files import is_stream, write_whole
 from sdc_guard.document.reading import write_document
 from sdc_guard.document.schema import Report
 from sdc_guard.errors import UsageError
@@ -21,7 +22,7 @@ from sdc_guard.sweep.declared import SweepTest
 from sdc_guard.sweep.document import document, run_id
 from sdc_guard.sweep.eventfile import EventFile
 from sdc_guard.sweep.golden import read_golden, write_golden
-from sdc_guard.sweep.history import FILE, History, state_folder
+from sdc_guard.sweep.history import BUSY_S, FILE, History, state_folder
 from sdc_guard.sweep.messages import Done
 from sdc_guard.sweep.sweeping import Asked, Sweeping
 from sdc_guard.sweep.units import Unit, chosen_units, host_name
@@ -29,6 +30,8 @@ from sdc_guard.sweep.words import INVALID, PASS, SKIP
 
 DOCUMENT, EVENTS = "sweep.json", "events.jsonl"
 SAVE_S = 2.0
+MAX_SHARE_OF_WAIT = 0.1
+"""Of the budget, for a history that another process has locked."""
 REPORTING_S = 1.0
 """Of the budget, for the report and for ending the workers."""
 
@@ -74,6 +77,8 @@ class Session:
         """
         wanted = self.wanted
         units = chosen_units(wanted.cores, wanted.devices)
+        if wanted.case:
+            require_case(next(iter(wanted.tests.values())), wanted.case, units)
         for path in wanted.goldens:
             read_golden(path)
         seed = wanted.seed if wanted.seed is not None else int(time.time_ns() % 2**40)
@@ -132,7 +137,8 @@ class Session:
         host, wanted = host_name(), self.wanted
         sweep_id = run_id(host, self._start_utc, seed)
         history = self._history = History.open(
-            state_folder(wanted.state) / FILE, self.problems.append)
+            state_folder(wanted.state) / FILE, self.problems.append,
+            min(BUSY_S, MAX_SHARE_OF_WAIT * wanted.budget_s))
         dwelt_s = {unit.name: {} if wanted.is_fresh else history.dwell(host, unit.name)
                    for unit in units}
 
@@ -167,11 +173,26 @@ def _age_s() -> float:
     return max(0.0, time.time() - float(psutil.Process().create_time()))
 
 
+def require_case(test: SweepTest, label: str, units: Sequence[Unit]) -> None:
+    """Raises UsageError for a case that the test has on none of the units."""
+    kinds = {unit.kind: unit.place(1) for unit in units if unit.kind in test.kinds}
+    labels = list(dict.fromkeys(c.label for place in kinds.values() if not test.skip(place)
+                                for c in test.cases(place)))
+    if labels and label not in labels:
+        near = get_close_matches(label, labels, n=3, cutoff=0.0)
+        raise UsageError(f"--case {label!r}: {test.name} has no such case here; nearest of its "
+                         f"{len(labels)}: {', '.join(map(repr, near))}")
+
+
 def require_writable(path: Path | None) -> None:
     """Raises UsageError before a sweep whose results could not be written."""
     if path is None:
         return
     whole = path.absolute()
+    if is_stream(whole):
+        if not os.access(whole, os.W_OK):
+            raise UsageError(f"{path} cannot be written: you may not write to it")
+        return
     there = next(p for p in whole.parents if p.exists())
     if whole.is_dir() or not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         raise UsageError(f"{path} cannot be written: {there} is no folder that you may write to")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from sdc_guard.sweep.crew import Crew, Hand, Lost, Variables
+from sdc_guard.sweep.crew import Crew, Hand, Lost, NotStarted, Variables
 from sdc_guard.sweep.declared import CORE, SweepTest
 from sdc_guard.sweep.golden import Recorded
 from sdc_guard.sweep.looking import Looker, wait_ready
@@ -81,6 +81,7 @@ class Sweeping:
         self.started_s = time.monotonic()
         self._hands: dict[tuple[str, Variables], Hand] = {}
         self._beats: dict[str, int] = {}
+        self._alike: set[tuple[str, str]] = set()
         self._beat_mismatches = 0
         self._last_sample_s: dict[str, float] = {}
 
@@ -120,9 +121,14 @@ class Sweeping:
     def _start(self) -> None:
         """All units at once."""
         for number, unit in enumerate(self.asked.units):
-            self._hands[unit.name, ()] = self._crew.start(
-                unit, tells_environment=number == 0)
+            try:
+                self._hands[unit.name, ()] = self._crew.start(
+                    unit, tells_environment=number == 0)
+            except NotStarted as error:
+                self._refuse(unit, str(error))
         for unit in self.asked.units:
+            if unit.name in self.refused:
+                continue
             hand = self._hands[unit.name, ()]
             while hand.hello is None and hand.lost is None:
                 self._crew.listen(TICK_S)
@@ -132,11 +138,14 @@ class Sweeping:
             if not hand.is_ready:
                 why = (hand.hello.problem if hand.hello is not None
                        else f"its worker {hand.lost.words}" if hand.lost else "")
-                self.refused[unit.name] = why
-                self.tally.tell(f"{unit.name} was not tested: {why}")
+                self._refuse(unit, why)
             self.asked.event("unit", {
                 "unit": unit.name, "facts": unit.facts, "problem": self.refused.get(unit.name, ""),
                 "affinity": list(hand.hello.affinity) if hand.hello else []})
+
+    def _refuse(self, unit: Unit, why: str) -> None:
+        self.refused[unit.name] = why
+        self.tally.tell(f"{unit.name} was not tested: {why}")
 
     def _rounds(self) -> None:
         units = [u for u in self.asked.units if u.name not in self.refused]
@@ -178,7 +187,10 @@ class Sweeping:
         loads = [u for u in self.asked.units if u.kind == CORE and u not in batch
                  and u.name not in self.refused] if step.test.company.value == "loaded" else []
         for unit in (*batch, *loads):
-            hand = self._hand(unit, () if unit in loads else step.variables)
+            try:
+                hand = self._hand(unit, () if unit in loads else step.variables)
+            except NotStarted:
+                hand = None
             if hand is None:
                 continue
             task = Visit(
@@ -188,6 +200,8 @@ class Sweeping:
             self._crew.send(hand, task)
             visits[id(hand)] = (unit, task)
             self.now[unit.name] = step.name
+        if not visits:  # no worker can be started now: not again at once
+            time.sleep(TICK_S)
         done: dict[Unit, Done] = {}
         wrong: list[tuple[Unit, Miscompare, float]] = []
         lost: list[tuple[Unit, Visit, Lost]] = []
@@ -268,9 +282,12 @@ class Sweeping:
                 for seen in self._looker.split(step.test, label, seed, digests, step.variables,
                                                self.elapsed_s):
                     self._keep(seen)
-            unable = {u: c for u, c in found.items() if c.unsupported}
-            able = [u for u in found if u not in unable]
-            for unit, case in unable.items() if able else ():
+            unable = {u: c for u, c in found.items() if c.unsupported and not c.is_unavailable}
+            able = [u for u in found if not found[u].unsupported]
+            for unit, case in unable.items():
+                if not able and (len(found) > 1 or (step.name, case.unsupported) in self._alike):
+                    continue  # it is so everywhere
+                self._alike.add((step.name, case.unsupported))
                 if not self._is_looked_at(unit, step.test, label):
                     seen_here = self._looker.unsupported(
                         unit, step.test, case, seed, step.variables, self.elapsed_s, able)
@@ -303,7 +320,11 @@ class Sweeping:
             return None
         hand = self._hands.get((unit.name, variables))
         if hand is None or hand.lost is not None:
-            hand = self._hands[unit.name, variables] = self._crew.start(unit, variables)
+            try:
+                hand = self._hands[unit.name, variables] = self._crew.start(unit, variables)
+            except NotStarted as error:
+                self.tally.tell(f"{unit.name} was left out for a while: {error}")
+                raise
         return hand if wait_ready(self._crew, hand, START_LIMIT_S) else None
 
     def _let_go(self, variables: Variables) -> None:

@@ -19,6 +19,7 @@ CPUS = Path("/sys/devices/system/cpu")
 CPUINFO = Path("/proc/cpuinfo")
 ALL, NONE = "all", "none"
 HOST_VARIABLE = "SDC_GUARD_HOST"
+_NOT_AMONG = "is not among the cores that this process may run on:"
 _CPUINFO_FACTS = {"vendor_id": "vendor", "model name": "model", "cpu family": "family",
                   "model": "model_number", "stepping": "stepping", "microcode": "microcode"}
 _TOPOLOGY_FACTS = {"physical_package_id": "socket", "die_id": "die", "core_id": "core_id",
@@ -28,12 +29,19 @@ _TOPOLOGY_FACTS = {"physical_package_id": "socket", "die_id": "die", "core_id": 
 @dataclass(frozen=True)
 class Unit:
     """``core 3`` of ``index`` 3, ``cuda:0`` of ``index`` 0, or ``host``; ``facts`` say which piece
-    of hardware it is.  Units with equal ``model`` should give equal bits."""
+    of hardware it is.  Units with equal ``model`` should give equal bits.  ``cores`` are those of a
+    host that take part, empty for all."""
 
     kind: str
     name: str
     index: int
     facts: dict[str, str] = field(default_factory=dict, compare=False)
+    cores: tuple[int, ...] = field(default=(), compare=False)
+
+    @property
+    def allowed_cores(self) -> tuple[int, ...]:
+        """The logical CPUs that its worker may run on."""
+        return (self.index,) if self.kind == CORE else self.cores or usable_cores()
 
     @property
     def model(self) -> tuple[str, ...]:
@@ -78,7 +86,7 @@ def chosen_units(cores: str, devices: str, *, with_host: bool = True) -> tuple[U
         facts = gpu_facts(about, number)
         units.append(Unit(GPU, f"cuda:{number}", number, facts))
     if wanted and with_host:
-        units.append(Unit(HOST, "host", 0, {"host": host_name(), **_shared(units)}))
+        units.append(Unit(HOST, "host", 0, {"host": host_name(), **_shared(units)}, wanted))
     if not units:
         raise UsageError("--cores and --devices leave nothing to test; name some, or leave both "
                          "out")
@@ -100,11 +108,19 @@ def _cores(text: str, there: tuple[int, ...]) -> tuple[int, ...]:
         if not low.isdecimal() or (dash and not high.isdecimal()):
             raise UsageError(f"--cores {text!r}: {word!r} is no core; write {ALL}, {NONE}, or "
                              "numbers and ranges such as 0,2-5")
-        found += range(int(low), int(high if dash else low) + 1)
+        first, last = int(low), int(high if dash else low)
+        if first > last:
+            raise UsageError(f"--cores {text!r}: {word!r} runs backwards; write {last}-{first}")
+        if last > max(there):  # before a range is made that fills the memory
+            raise UsageError(f"--cores {text!r}: {last if last == first else word} {_NOT_AMONG} "
+                             f"{ranges(there)}")
+        found += range(first, last + 1)
+    if not found:
+        raise UsageError(f"--cores {text!r} names no core; write {ALL}, {NONE}, or numbers and "
+                         "ranges such as 0,2-5")
     absent = sorted(set(found) - set(there))
-    if absent or not found:
-        raise UsageError(f"--cores {text!r}: {ranges(absent) or 'nothing'} is not among the cores "
-                         f"that this process may run on: {ranges(there)}")
+    if absent:
+        raise UsageError(f"--cores {text!r}: {ranges(absent)} {_NOT_AMONG} {ranges(there)}")
     return tuple(sorted(set(found)))
 
 

@@ -27,6 +27,7 @@ from sdc_guard.sweep.declared import (
     Oracle,
     Place,
     SweepTest,
+    Unavailable,
     Unsupported,
 )
 from sdc_guard.sweep.exact import bits_of
@@ -137,7 +138,8 @@ class Visitor:
                 except Unsupported as reason:
                     num_unsupported += 1
                     done[case.label] = CaseDone(case=case.label, op=case.op,
-                                                unsupported=str(reason))
+                                                unsupported=str(reason),
+                                                is_unavailable=isinstance(reason, Unavailable))
             if case.label in held:
                 opened = held[case.label]
                 self._burst(test, task, opened, min(time.monotonic() + burst_s, end_s))
@@ -278,7 +280,8 @@ class Visitor:
                 digest=digests[0], run_digests=tuple(digests))
         except Unsupported as reason:
             return Confirmed(test=task.test, case=task.case, seed=task.seed, wrong=0, tried=0,
-                             unsupported=str(reason))
+                             unsupported=str(reason),
+                             is_unavailable=isinstance(reason, Unavailable))
         except Exception as failure:
             return Confirmed(test=task.test, case=task.case, seed=task.seed, wrong=0, tried=0,
                              error=place_of_failure(failure))

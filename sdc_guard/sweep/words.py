@@ -18,6 +18,8 @@ from sdc_guard.sweep.messages import Confirmed, Miscompare
 
 PASS, FAIL, SUSPECT, AMBIGUOUS = "PASS", "FAIL", "SUSPECT", "AMBIGUOUS"
 INVALID, SKIP, TOOL_ERROR = "INVALID", "SKIP", "TOOL ERROR"
+MISSING = "missing"
+"""Of a whole host that gave no document."""
 WORST_FIRST = (FAIL, AMBIGUOUS, SUSPECT, TOOL_ERROR, INVALID, PASS, SKIP)
 """Of several words for one test on one unit the first of these stands."""
 SOFTWARE_LIKELY = "every unit that was asked gives the same: software or toolchain likely"
@@ -66,7 +68,8 @@ def decide_host(seen: Miscompare, unit: str, answers: Sequence[Answer]) -> Decis
     """The word for a miscompare of all cores together, after each core has run the case alone: a
     core that is wrong alone is to blame, and if none is, no core is."""
     # A core whose probe of the case fails, where another core's does not, is wrong too.
-    said = [a for a in answers if (a.said.tried or a.said.unsupported) and not a.said.error]
+    said = [a for a in answers if (a.said.tried or a.said.unsupported) and not a.said.error
+            and not a.said.is_unavailable]
     wrong = [a.unit for a in said if a.said.wrong or a.said.unsupported]
     if wrong and len(wrong) < len(said):
         return Decision(
@@ -82,7 +85,10 @@ def decide_host(seen: Miscompare, unit: str, answers: Sequence[Answer]) -> Decis
         return Decision(FAIL, Cause.PERSISTENT_HARDWARE, seen.isolated,
                         f"wrong in {seen.wrong} of {seen.tried} repetitions by all together; "
                         f"{seen.isolation}", found.votes)
-    alone = f"; each of {len(said)} cores is right alone" if said else ""
+    alone = ""
+    if said:
+        alone = (f"; none of {len(said)} cores is right alone" if wrong else
+                 f"; each of {len(said)} cores is right alone")
     return Decision(FAIL, Cause.TRANSIENT if not seen.wrong else Cause.UNKNOWN, "",
                     f"wrong in {seen.wrong} of {seen.tried} repetitions by all cores together"
                     f"{alone}: an intermittent core, or the threads' own traffic", found.votes)

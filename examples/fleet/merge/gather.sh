@@ -15,8 +15,8 @@ if [ "$#" -lt 1 ] || [ ! -r "$1" ]; then
 fi
 hosts_file=$1
 shift
-: "${SDC_GUARD:=sdc-guard}"            # here
-: "${REMOTE_SDC_GUARD:=sdc-guard}"     # on the hosts
+: "${PROGRAM:=sdc-guard}"           # here
+: "${REMOTE_PROGRAM:=sdc-guard}"    # on the hosts
 : "${OUT:=$PWD/sdc-guard-sweep}"
 : "${SEED:=$(date +%s)}"
 mkdir -p "$OUT" || exit 2
@@ -28,7 +28,7 @@ for host in "${hosts[@]}"; do
   # ssh must not read its input.  The document comes on stdout; nothing is copied afterwards.
   # shellcheck disable=SC2029 # expanded here
   ssh -n -o BatchMode=yes -o ConnectTimeout=20 "$host" \
-    "SDC_GUARD_HOST=$host $REMOTE_SDC_GUARD sweep $(printf '%q ' --seed "$SEED" --json \
+    "SDC_GUARD_HOST=$host $REMOTE_PROGRAM sweep $(printf '%q ' --seed "$SEED" --json \
       --rendezvous none --out "/tmp/sdc-guard-sweep-$host" "$@")" \
     >"$OUT/node-$host.json" 2>"$OUT/node-$host.log" &
 done
@@ -42,5 +42,5 @@ if [ "${#documents[@]}" -eq 0 ]; then
   echo "no host gave a document; see $OUT/node-*.log" >&2
   exit 5
 fi
-exec "$SDC_GUARD" merge "${documents[@]}" --expect-hosts "$hosts_file" --out "$OUT/fleet.json" \
+exec "$PROGRAM" merge "${documents[@]}" --expect-hosts "$hosts_file" --out "$OUT/fleet.json" \
   --html "$OUT/fleet.html"

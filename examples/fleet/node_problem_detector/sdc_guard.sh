@@ -9,22 +9,22 @@
 #
 #   rm /var/lib/sdc-guard/failed
 set -u
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SDC_GUARD_PATH:+:$SDC_GUARD_PATH}
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SWEEP_PATH:+:$SWEEP_PATH}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-: "${SDC_GUARD_DIR:=/var/lib/sdc-guard}"
-export SDC_GUARD_DIR
+: "${SWEEP_DIR:=/var/lib/sdc-guard}"
+export SWEEP_DIR
 
-if [ -s "$SDC_GUARD_DIR/failed" ]; then
-  head -c 80 "$SDC_GUARD_DIR/failed"
+if [ -s "$SWEEP_DIR/failed" ]; then
+  head -c 80 "$SWEEP_DIR/failed"
   exit 1
 fi
-mkdir -p "$SDC_GUARD_DIR" || { echo "UNKNOWN: cannot write $SDC_GUARD_DIR" | cut -c 1-80; exit 2; }
+mkdir -p "$SWEEP_DIR" || { echo "UNKNOWN: cannot write $SWEEP_DIR" | cut -c 1-80; exit 2; }
 # stderr of a plugin goes to node-problem-detector's log, 4 KiB of it.
 line=$("$here/node_sweep.sh" "${1:-40}")
 code=$?
 echo "$line"
 case $code in
   0) exit 0 ;;
-  1) printf '%s\n' "$line" >"$SDC_GUARD_DIR/failed"; exit 1 ;;
+  1) printf '%s\n' "$line" >"$SWEEP_DIR/failed"; exit 1 ;;
   *) exit 2 ;;
 esac

@@ -12,24 +12,24 @@
 # Exit code: 0, whatever was found: some releases of slurmd run this program at their start until it
 # gives 0, and do not register before.  1 only if the node failed and could not be drained.
 set -u
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SDC_GUARD_PATH:+:$SDC_GUARD_PATH}
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SWEEP_PATH:+:$SWEEP_PATH}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-: "${SDC_GUARD_SECONDS:=40}"        # start included; with retests and the end it stays below 60
-: "${SDC_GUARD_BESIDE_JOBS:=no}"    # yes: also where a job is on the node
-: "${SDC_GUARD_DIR:=/var/lib/sdc-guard}"
-export SDC_GUARD_DIR
+: "${SWEEP_SECONDS:=40}"        # start included; with retests and the end it stays below 60
+: "${SWEEP_BESIDE_JOBS:=no}"    # yes: also where a job is on the node
+: "${SWEEP_DIR:=/var/lib/sdc-guard}"
+export SWEEP_DIR
 node=${SLURMD_NODENAME:-$(uname -n | cut -d. -f1)}
 
 log() {
   logger -t sdc-guard -- "$node: $1" 2>/dev/null
-  echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $node: $1" >>"$SDC_GUARD_DIR/health_check.log"
+  echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $node: $1" >>"$SWEEP_DIR/health_check.log"
 }
 
-mkdir -p "$SDC_GUARD_DIR" || exit 0
+mkdir -p "$SWEEP_DIR" || exit 0
 
 # HealthCheckNodeState=IDLE keeps it from nodes with jobs; this holds where that is not set, or the
 # program is started by hand.  If Slurm does not answer nobody knows, and nothing is run.
-if [ "$SDC_GUARD_BESIDE_JOBS" != yes ]; then
+if [ "$SWEEP_BESIDE_JOBS" != yes ]; then
   if ! jobs=$(squeue --noheader --nodelist "$node" --states R,CG,CF,S --format %A 2>&1); then
     log "not swept: squeue: $jobs"
     exit 0
@@ -40,7 +40,7 @@ if [ "$SDC_GUARD_BESIDE_JOBS" != yes ]; then
   fi
 fi
 
-line=$("$here/node_sweep.sh" "$SDC_GUARD_SECONDS" 2>"$SDC_GUARD_DIR/last_stderr")
+line=$("$here/node_sweep.sh" "$SWEEP_SECONDS" 2>"$SWEEP_DIR/last_stderr")
 code=$?
 log "$line"
 [ "$code" -eq 1 ] || exit 0

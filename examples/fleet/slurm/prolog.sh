@@ -14,18 +14,18 @@
 # It calls no Slurm command: Slurm's guide asks that of prologs.
 set -u
 # Slurm sets no search path for a prolog.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SDC_GUARD_PATH:+:$SDC_GUARD_PATH}
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin${SWEEP_PATH:+:$SWEEP_PATH}
 here=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
-: "${SDC_GUARD_SECONDS:=15}"
-: "${SDC_GUARD_DIR:=/var/lib/sdc-guard}"
-export SDC_GUARD_DIR
+: "${SWEEP_SECONDS:=15}"
+: "${SWEEP_DIR:=/var/lib/sdc-guard}"
+export SWEEP_DIR
 
-mkdir -p "$SDC_GUARD_DIR" || exit 0
+mkdir -p "$SWEEP_DIR" || exit 0
 # Of a job's variables none is for the sweep: it is to use what the node has.
-line=$(unset CUDA_VISIBLE_DEVICES; "$here/node_sweep.sh" "$SDC_GUARD_SECONDS" \
-  2>"$SDC_GUARD_DIR/last_stderr")
+line=$(unset CUDA_VISIBLE_DEVICES; "$here/node_sweep.sh" "$SWEEP_SECONDS" \
+  2>"$SWEEP_DIR/last_stderr")
 code=$?
 log="job ${SLURM_JOB_ID:-?} on ${SLURMD_NODENAME:-$(uname -n)}: $line"
 logger -t sdc-guard -- "$log" 2>/dev/null
-echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $log" >>"$SDC_GUARD_DIR/prolog.log"
+echo "$(date -u +%Y-%m-%dT%H:%M:%SZ) $log" >>"$SWEEP_DIR/prolog.log"
 [ "$code" -ne 1 ]

@@ -17,12 +17,12 @@ if [ "$#" -lt 2 ]; then
 fi
 nnodes=$1 endpoint=$2
 shift 2
-: "${SDC_GUARD_PYTHON:=python3}"       # one that has torch and torch-sdc-guard
+: "${SWEEP_PYTHON:=python3}"       # one that has torch and torch-sdc-guard
 : "${NPROC_PER_NODE:=1}"
 : "${OUT:=$PWD/sdc-guard-sweep}"
 : "${JOIN_S:=120}"
 : "${RUN_ID:=sdc-guard}"               # another one for each of two sweeps at the same endpoint
-python=$SDC_GUARD_PYTHON
+python=$SWEEP_PYTHON
 host=${SDC_GUARD_HOST:=$(uname -n)}
 export SDC_GUARD_HOST
 mkdir -p "$OUT" || exit 2

@@ -24,7 +24,7 @@ from sdc_guard.sweep.declared import (
     Oracle,
     Place,
     SweepTest,
-    Unsupported,
+    refusal,
 )
 from sdc_guard.sweep.exact import LAYOUTS, encode_integers
 from sdc_guard.sweep.families._product_paths import (
@@ -75,8 +75,7 @@ def _make(path: Path, data: str, dtype: str, shape: Shape, random: np.random.Gen
         run = path(placed(a_MK, dtype, place.device), placed(b_KN, dtype, place.device))
         run()
     except (RuntimeError, NotImplementedError) as error:
-        raise Unsupported(f"no such path for {dtype}: {str(error).splitlines()[0][:120]}"
-                          ) from error
+        raise refusal(f"no such path for {dtype}: ", error) from error
     return Made(
         run=lambda: (run(),), expected=(c_MN,), inputs=(a_MK, b_KN),
         flops=2 * shape[0] * shape[1] * shape[2],

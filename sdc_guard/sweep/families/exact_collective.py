@@ -28,6 +28,7 @@ from sdc_guard.sweep.declared import (
     PartLost,
     Place,
     SweepTest,
+    Unavailable,
     Unsupported,
 )
 from sdc_guard.sweep.families._collectives import Work, drawn
@@ -72,7 +73,7 @@ def _group(backend: str, slots: Sequence[Slot]) -> RankGroup:
     group = _groups.get((backend, len(slots)))
     if group is None or not group.is_open:
         if backend == "nccl" and torch.cuda.is_initialized():
-            raise Unsupported("this process uses CUDA itself, and cannot be forked any more")
+            raise Unavailable("this process uses CUDA itself, and cannot be forked any more")
         group = _groups[backend, len(slots)] = RankGroup(backend, slots)
     elif group.slots != tuple(slots):
         group.move(slots)

@@ -35,7 +35,7 @@ from sdc_guard.sweep.declared import (
     Oracle,
     Place,
     SweepTest,
-    Unsupported,
+    refusal,
 )
 from sdc_guard.sweep.dyadic import Dyadic, Integers, full, product, quotient, root, signs, total
 from sdc_guard.sweep.exact import LAYOUTS
@@ -278,8 +278,7 @@ def _make_float8(dtypes: tuple[str, str], result: str, shape: tuple[int, int, in
     try:
         run()
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        raise Unsupported(f"no product of {dtypes[0]} by {dtypes[1]}: "
-                          f"{str(error).splitlines()[0][:120]}") from error
+        raise refusal(f"no product of {dtypes[0]} by {dtypes[1]}: ", error) from error
     return Made(run=run, expected=(expected,), inputs=inputs,
                 flops=2 * shape[0] * shape[1] * shape[2],
                 num_bytes=sum(x.nbytes for x in inputs) + expected.nbytes)

@@ -33,7 +33,7 @@ from sdc_guard.sweep.declared import (
     Oracle,
     Place,
     SweepTest,
-    Unsupported,
+    Unavailable,
 )
 
 WORD_BYTES = 8
@@ -185,11 +185,11 @@ def words_of(size_bytes: int, num_rows: int) -> int:
 
 
 def require_memory(size_bytes: int, place: Place) -> None:
-    """Raises Unsupported if the host's memory is short for all cores at once."""
+    """Raises Unavailable if the host's memory is short for all cores at once."""
     available = int(psutil.virtual_memory().available)
     needed = size_bytes * MEMORY_SHARE * (1 if place.kind == GPU else cpu_count() or 1)
     if available < needed:
-        raise Unsupported(f"{available // MIB} MiB of memory are available, and buffers for every "
+        raise Unavailable(f"{available // MIB} MiB of memory are available, and buffers for every "
                           f"core need {needed // MIB} MiB")
 
 
@@ -234,7 +234,7 @@ def make_whole(
     if place.device.startswith("cuda"):
         free, _ = torch.cuda.mem_get_info(place.device)
         if free < (num_chunks + 4) * chunk_bytes:
-            raise Unsupported(f"{free // MIB} MiB of the device's memory are free, and "
+            raise Unavailable(f"{free // MIB} MiB of the device's memory are free, and "
                               f"{(num_chunks + 4) * chunk_bytes // MIB} are needed")
     count, start = chunk_bytes // WORD_BYTES, int(random.integers(0, 1 << 40))
     chunks = [torch.empty(count, dtype=torch.int64, device=place.device)

@@ -28,6 +28,7 @@ from sdc_guard.sweep.declared import (
     Oracle,
     Place,
     SweepTest,
+    Unavailable,
     Unsupported,
 )
 
@@ -76,7 +77,7 @@ def surveyed(chain: str, place: Place, max_launches: int) -> Survey:
     """Run a chain on every SM of the place.
 
     Raises:
-        Unsupported: if triton cannot compile it for the device.
+        Unavailable: if triton cannot compile it for the device.
     """
     from sdc_guard_kernels import sm_units, sm_witness
 
@@ -89,7 +90,7 @@ def surveyed(chain: str, place: Place, max_launches: int) -> Survey:
             sm_of_program=None if on_gpu else SIMULATED_SMS)
     except Exception as error:
         if type(error).__module__.startswith("triton.compiler"):
-            raise Unsupported(f"triton cannot compile {chain} for this device: "
+            raise Unavailable(f"triton cannot compile {chain} for this device: "
                               f"{str(error).splitlines()[0][:160]}") from error
         raise
 
@@ -131,7 +132,7 @@ def _make(
     require_promise(chain, first)
     if must_reach and first.num_missed:
         missed = sorted(set(range(rows)) - {result.sm for result in first.results})
-        raise Unsupported(
+        raise Unavailable(
             f"{len(first.reached)} launches reached {len(first.results)} of {rows} SMs; never "
             f"reached: {', '.join(map(str, missed[:16]))}{' and more' if missed[16:] else ''}")
     checks = sum(result.num_checks for result in first.results) // len(first.reached)

@@ -13,7 +13,7 @@ unsupported.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,13 +107,19 @@ ON_CUDA: tuple[tuple[str, str, str, int, Draw, Right], ...] = (
 )
 
 
-@cache
+_PROBED: set[tuple[str, str]] = set()
+"""What passed in this process; what did not is asked again, for the unit may be at fault."""
+
+
 def _probed(name: str, device: str) -> str:
     """Why this torch's numbers are not made as said above; empty if they are."""
+    if (name, device) in _PROBED:
+        return ""
     draw, right = next((d, r) for n, _, _, _, d, r in (*STREAMS, *ON_CUDA) if n == name)
     got = bits_of(draw(torch.Generator(device).manual_seed(PROBE_SEED), PROBE_COUNT))
     # One number that is right by chance has odds of at most 2^-16: another recipe agrees in none.
     if (got == right(PROBE_SEED, PROBE_COUNT)).any():
+        _PROBED.add((name, device))
         return ""
     return f"torch {torch.__version__} makes {name} from its generator in another way"
 

@@ -15,10 +15,9 @@ from tests.sweep_power.trial import environment
 
 FLEET = ROOT / "examples" / "fleet"
 LIMIT_S = 300
-# Each notes down what it is called with.
+# Each notes down what it is called with, in one write: several may run at once.
 NOTE = """#!/bin/bash
-printf '%s\\0' "{name}" "$@" >>"$CALLS"
-printf '\\n' >>"$CALLS"
+printf '%s\\0' "{name}" "$@" $'\\036' >>"$CALLS"
 """
 SDC_GUARD = """
 echo "what sdc-guard says"
@@ -99,8 +98,9 @@ class Machine:
         self.variables = {
             **environment(fault, variables if is_real else None), **plain, **variables,
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "CALLS": str(self.calls_file),
-            "SDC_GUARD_PATH": str(programs), "SDC_GUARD": str(programs / "sdc-guard"),
-            "SDC_GUARD_DIR": str(self.var), "SLURMD_NODENAME": "node-7", "OMP_NUM_THREADS": "1",
+            "SWEEP_PATH": str(programs), "SWEEP_PROGRAM": str(programs / "sdc-guard"),
+            "PROGRAM": str(programs / "sdc-guard"),
+            "SWEEP_DIR": str(self.var), "SLURMD_NODENAME": "node-7", "OMP_NUM_THREADS": "1",
             "XDG_STATE_HOME": str(folder / "state")}
 
     def run(
@@ -113,7 +113,7 @@ class Machine:
 
     def calls(self, name: str) -> list[list[str]]:
         """The arguments of each call of that program."""
-        lines = self.calls_file.read_text(encoding="utf-8").split("\0\n")
+        lines = self.calls_file.read_text(encoding="utf-8").split("\0\036\0")
         words = [line.split("\0") for line in lines if line]
         return [rest for first, *rest in words if first == name]
 

@@ -127,7 +127,7 @@ def test_torchrun_is_called_with_options_that_it_has(tmp_path: Path) -> None:
     (tmp_path / "bin" / "python3").write_text(NOTE.format(name="python"))
     (tmp_path / "bin" / "python3").chmod(0o755)
     machine.run(FLEET / "torchrun" / "sweep.sh", "4", "head:29500", "--2min", "--wait-s", "9",
-                OUT=str(tmp_path / "out"), SDC_GUARD_PYTHON="python3", SDC_GUARD_HOST="n1")
+                OUT=str(tmp_path / "out"), SWEEP_PYTHON="python3", SDC_GUARD_HOST="n1")
     run, alone = machine.calls("python")
     assert run[:2] == ["-m", "torch.distributed.run"]
     given = get_args_parser().parse_args(run[2:])

@@ -26,7 +26,7 @@ ENDS = {
     "stopped early": ({"FAKE_END": "3", "FAKE_WORD": "PASS"}, 3, "SUSPECT: stopped early"),
     "a test of ours": ({"FAKE_END": "4", "FAKE_WORD": "TOOL ERROR"}, 2, "UNKNOWN: a test of"),
     "nothing verified": ({"FAKE_END": "5", "FAKE_WORD": "SKIP"}, 2, "UNKNOWN: nothing was"),
-    "no program": ({"SDC_GUARD": "/nowhere/" + "x" * 99}, 2, "UNKNOWN: /nowhere/"),
+    "no program": ({"SWEEP_PROGRAM": "/nowhere/" + "x" * 99}, 2, "UNKNOWN: /nowhere/"),
     "killed": ({"FAKE_END": "137"}, 2, "UNKNOWN: the sweep did not end in time"),
 }
 SOME = ["clean", "a fault", "a Python that cannot start", "a suspicion", "nothing verified"]
@@ -47,7 +47,7 @@ def test_a_sweep_is_told_in_one_line_and_a_code(end: str, tmp_path: Path) -> Non
 def test_the_sweep_is_called_with_options_that_it_has_and_goes_on_where_it_stopped(
     tmp_path: Path,
 ) -> None:
-    machine = Machine(tmp_path, SDC_GUARD_ARGS="--tests F1,F2 --cores 0", RANK="1")
+    machine = Machine(tmp_path, SWEEP_ARGS="--tests F1,F2 --cores 0", RANK="1")
     assert machine.run("node_sweep.sh", "7").returncode == 0
     (call,) = machine.calls("sdc-guard")
     assert check_commands([["sdc-guard", *call]]) == ["sweep"]
@@ -65,7 +65,7 @@ def test_what_an_earlier_sweep_left_is_no_answer(tmp_path: Path) -> None:
 
 
 def test_a_sweep_that_hangs_is_ended_and_two_are_not_run_at_once(tmp_path: Path) -> None:
-    machine = Machine(tmp_path, SDC_GUARD_GRACE_S="0")
+    machine = Machine(tmp_path, SWEEP_GRACE_S="0")
     done = machine.run("node_sweep.sh", "1", FAKE_LASTS_S="200")
     assert (done.returncode, done.stdout) == (2, "UNKNOWN: the sweep did not end in time\n")
     with (machine.var / "lock").open("w") as lock:
@@ -98,7 +98,7 @@ def test_a_node_that_cannot_be_drained_is_told(tmp_path: Path) -> None:
 def test_no_health_check_beside_a_job_unless_asked(
     jobs: str, asked: str, sweeps: int, tmp_path: Path
 ) -> None:
-    machine = Machine(tmp_path, FAKE_JOBS=jobs, SDC_GUARD_BESIDE_JOBS=asked)
+    machine = Machine(tmp_path, FAKE_JOBS=jobs, SWEEP_BESIDE_JOBS=asked)
     assert machine.run("health_check.sh").returncode == 0
     assert len(machine.calls("sdc-guard")) == sweeps
     assert ("not swept" in machine.log("health_check.log")) == (not sweeps)
@@ -106,8 +106,8 @@ def test_no_health_check_beside_a_job_unless_asked(
 
 def test_the_health_check_ends_before_it_is_killed() -> None:
     text = (FLEET / "slurm" / "health_check.sh").read_text() + (FLEET / "node_sweep.sh").read_text()
-    seconds = int(text.partition("SDC_GUARD_SECONDS:=")[2].partition("}")[0])
-    grace = int(text.partition("SDC_GUARD_GRACE_S:=")[2].partition("}")[0])
+    seconds = int(text.partition("SWEEP_SECONDS:=")[2].partition("}")[0])
+    grace = int(text.partition("SWEEP_GRACE_S:=")[2].partition("}")[0])
     killed_after = int(text.partition("--preserve-status -k ")[2].partition(" ")[0])
     assert seconds + grace + killed_after < 58
 

@@ -27,7 +27,7 @@ pytestmark = [
                        reason="flock or timeout is not installed")]
 CORE = max(os.sched_getaffinity(0))
 ONE_TEST = ("--tests", "exact_product", "--cores", str(CORE))
-ARGS = {"SDC_GUARD_SECONDS": "10", "SDC_GUARD_GRACE_S": "60", "SDC_GUARD_ARGS": " ".join(ONE_TEST)}
+ARGS = {"SWEEP_SECONDS": "10", "SWEEP_GRACE_S": "60", "SWEEP_ARGS": " ".join(ONE_TEST)}
 RUN = ("--seconds", "10", *ONE_TEST)
 
 
@@ -156,7 +156,7 @@ def test_two_hosts_under_torchrun(
     tmp_path: Path, fault: dict[str, Any], started: Started
 ) -> None:
     machine = Machine(tmp_path, is_real=True, fault=fault, OUT=str(tmp_path / "out"),
-                      SDC_GUARD_PYTHON=sys.executable)
+                      SWEEP_PYTHON=sys.executable)
     port = free_port()
     sound = {"SWEEP_POWER_FAULT": "", "SDC_GUARD_HOST": "n0"}
     started.start(machine, torchrun(machine, port), **sound)
@@ -173,7 +173,7 @@ def test_under_torchrun_a_host_that_nobody_joins_is_swept_alone(
     tmp_path: Path, started: Started
 ) -> None:
     machine = Machine(tmp_path, is_real=True, OUT=str(tmp_path / "out"), JOIN_S="2",
-                      SDC_GUARD_PYTHON=sys.executable, SDC_GUARD_HOST="n0")
+                      SWEEP_PYTHON=sys.executable, SDC_GUARD_HOST="n0")
     started.start(machine, torchrun(machine, free_port()))
     ((code, _, err),) = started.ended()
     assert code == 0, err

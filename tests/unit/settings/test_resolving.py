@@ -19,6 +19,7 @@ from sdc_guard.report.judging import FAIL_ON
 from sdc_guard.settings import BASELINE_FILE, SETTINGS, resolve, variables_of
 from sdc_guard.settings import table as words
 from sdc_guard.settings.values import text_of
+from sdc_guard.sweep.units import HOST_VARIABLE
 from tests.meta.tree import ROOT
 
 
@@ -109,6 +110,11 @@ def test_bad_variables_and_overrides_are_errors_too(tmp_path: Path) -> None:
     project(tmp_path, "[tool]\nsdc_guard = 3\n")
     with pytest.raises(UsageError, match="give a table"):
         resolve(environ={}, folder=tmp_path)
+
+
+def test_what_a_sweep_calls_the_host_is_no_mistake_elsewhere() -> None:
+    assert {HOST_VARIABLE} == words.NO_SETTINGS
+    assert resolve(environ={HOST_VARIABLE: "n0"}).enabled
 
 
 def test_a_path_that_no_system_takes_is_an_error(tmp_path: Path) -> None:

@@ -7,15 +7,26 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from sdc_guard.sweep.crew import Crew, Hand, Lost
+from sdc_guard.sweep import crew as crews
+from sdc_guard.sweep.crew import (
+    FATAL,
+    TAIL_BYTES,
+    UNKNOWN_EXIT,
+    Crew,
+    Hand,
+    Lost,
+    NotStarted,
+    _tail,
+)
 from sdc_guard.sweep.declared import CORE, HOST
 from sdc_guard.sweep.forking import ONE_THREAD
 from sdc_guard.sweep.looking import wait_ready
 from sdc_guard.sweep.messages import Beat, Confirm, Confirmed, Done, Message, Visit
-from sdc_guard.sweep.units import Unit
+from sdc_guard.sweep.units import Unit, chosen_units
 
 FIRST = min(os.sched_getaffinity(0))
 UNIT = Unit(CORE, f"core {FIRST}", FIRST)
@@ -125,6 +136,64 @@ def test_a_core_that_is_not_there_is_a_problem_that_the_worker_tells(crew: Crew)
     assert absent.hello is not None
     assert "cannot be pinned to [4000]" in absent.hello.problem
     crew.stop(absent)
+
+
+def test_what_a_signal_s_report_begins_with_is_kept_however_much_follows(tmp_path: Path):
+    log = tmp_path / "log"
+    log.write_bytes(b"warning\n" + FATAL + b": Segmentation fault\n" + b"  File x\n" * 5000)
+    assert _tail(log).startswith("Fatal Python error: Segmentation fault")
+    assert len(_tail(log)) == TAIL_BYTES
+    log.write_bytes(b"x" * 9000 + b"the end")
+    assert _tail(log).endswith("the end")
+    assert len(_tail(log)) == TAIL_BYTES
+    assert _tail(tmp_path / "absent") == ""
+
+
+def test_a_worker_whose_parent_is_gone_was_ended_from_outside():
+    lost = Lost("", UNKNOWN_EXIT, False, 0.0, "")
+    assert lost.is_from_outside
+    assert "the process that forked it is gone" in lost.words
+    assert not Lost("", 1, False, 0.0, "").is_from_outside
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), EOFError()])
+def test_a_worker_that_cannot_be_forked_is_told_and_no_verdict(
+    crew: Crew, monkeypatch: pytest.MonkeyPatch, error: Exception
+):
+    def refuses() -> None:
+        raise error
+
+    monkeypatch.setattr(crews, "begin", refuses)
+    with pytest.raises(NotStarted, match=r"could not be started: .*ulimit"):
+        crew.start(UNIT)
+
+
+def test_time_in_which_this_process_was_stopped_itself_is_no_silence(
+    crew: Crew, hand: Hand, monkeypatch: pytest.MonkeyPatch
+):
+    assert hand.process.pid is not None
+    os.kill(hand.process.pid, signal.SIGSTOP)
+    crew.send(hand, VISIT, limit_s=5.0)
+    now_s = time.monotonic()
+    assert crew.listen(0.0) == []
+    clock = SimpleNamespace(monotonic=lambda: now_s + 3600.0)
+    monkeypatch.setattr(crews, "time", clock)
+    assert crew.listen(0.0) == [], "an hour in which nothing was listened to"
+    monkeypatch.setattr(crews, "PAUSE_S", 1e9)
+    clock.monotonic = lambda: now_s + 7200.0
+    ((_, lost),) = crew.listen(0.0)
+    assert isinstance(lost, Lost)
+    assert lost.is_hang
+
+
+def test_a_host_has_the_cores_that_were_chosen(crew: Crew):
+    started = crew.start(Unit(HOST, "host", 0, cores=(FIRST,)))
+    assert wait_ready(crew, started, LIMIT_S)
+    assert started.hello is not None
+    assert started.hello.affinity == (FIRST,)
+    crew.stop(started)
+    whole = chosen_units(str(FIRST), "cpu")[-1]
+    assert (whole.kind, whole.allowed_cores) == (HOST, (FIRST,))
 
 
 def test_the_host_has_all_cores_and_variables_reach_the_worker(crew: Crew):

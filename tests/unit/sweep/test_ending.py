@@ -34,6 +34,34 @@ def test_a_sweep_that_is_told_to_end_writes_what_it_has(tmp_path: Path, number: 
     assert (sweep.events()[-1]["kind"], sweep.events()[-1]["is_interrupted"]) == ("end", True)
 
 
+def test_a_second_signal_does_not_end_the_report(tmp_path: Path):
+    """timeout(1) sends SIGTERM to the process, and to its group."""
+    with Started(tmp_path, *LONG, *ONE_CORE, *SHORT_TESTS) as sweep:
+        sweep.until(lambda: sweep.checks)
+        sweep.process.send_signal(signal.SIGTERM)
+        code, err = sweep.end(signal.SIGTERM)
+    assert code == exits.INCONCLUSIVE, err
+    assert sweep.report()["sweep"]["is_partial"]
+    assert "Traceback" not in err
+
+
+def test_a_lone_core_whose_probe_fails_is_asked_about_beside_another(tmp_path: Path):
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one core: there is no other to ask")
+    counts = tmp_path / "counts"
+    counts.mkdir()
+    fault = {"core": FIRST_CORE, "ops": ["mm.default", "_int_mm.default"], "kind": "low bit",
+             "rate": 1.0, "seed": 1, "counts": str(counts)}
+    with Started(tmp_path, "--seconds", "8", *ONE_CORE, *SHORT_TESTS, fault=fault) as sweep:
+        code, err = sweep.ended()
+    assert code == exits.DIVERGENCE, err
+    words = {c["unit"].rpartition(", ")[2]: c for c in sweep.report()["cells"]}
+    here = words[f"core {FIRST_CORE}"]
+    assert here["word"] == "FAIL", words
+    assert "a probe with a known answer fails here again and again, and not on" in here["reason"]
+    assert words["all cores"]["word"] == "SKIP", words
+
+
 def test_a_killed_sweep_leaves_a_report_no_workers_and_the_next_one_goes_on(tmp_path: Path):
     with Started(tmp_path, *LONG, *ONE_CORE, "--tests", "F1,F2") as sweep:
         sweep.until(lambda: sweep.checks and sweep.workers() and any(

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -153,6 +154,20 @@ def test_where_nothing_can_be_written_the_sweep_remembers_for_itself(tmp_path: P
     assert not history.is_kept
     (warning,) = warnings
     assert "cannot be used" in warning
+
+
+def test_a_file_that_another_process_has_locked_is_not_waited_for_longer_than_said(
+    tmp_path: Path
+) -> None:
+    path = tmp_path / FILE
+    History.open(path).close()
+    warnings: list[str] = []
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        history = History.open(path, warnings.append, 0.05)
+        assert not history.is_kept
+        history.close()
+    assert "locked" in warnings[0]
 
 
 @pytest.mark.skipif(is_root, reason="root may write anywhere")

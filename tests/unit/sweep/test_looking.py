@@ -117,6 +117,31 @@ def test_a_case_that_this_unit_cannot_do_and_others_can():
     assert lost.unsupported(CORES[0], TEST, unable, 1, (), 0.0, [CORES[1]]) is None
 
 
+def test_a_lone_core_and_its_host_are_asked_about_beside_another(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(looking, "usable_cores", lambda: (0, 1, 2))
+    monkeypatch.setattr(looking, "core_facts", lambda n: {"model": "old" if n == 2 else "new"})
+    unable = CaseDone(case="c", op="mm", unsupported="the probe gives 3")
+    again = confirmed(tried=0, unsupported="the probe gives 3")
+    found, crew = looker({"core 0": [again], "core 1": [confirmed()]}, (CORES[0], WHOLE))
+    seen = found.unsupported(CORES[0], TEST, unable, 1, (), 0.0, [])
+    assert seen is not None
+    assert (seen.decision.word, seen.decision.place) == (FAIL, "core 0")
+    assert [name for name, _ in crew.asked] == ["core 0", "core 1"]
+    together, _ = looker({"core 0": [again], "core 1": [confirmed()]}, (CORES[0], WHOLE))
+    decision = together.miscompare(WHOLE, TEST, miscompare(), (), 0.0).decision
+    assert (decision.word, decision.place) == (FAIL, "core 0")
+    whole, crew = looker({"host": [again]}, (CORES[0], WHOLE))
+    assert whole.unsupported(WHOLE, TEST, unable, 1, (), 0.0, []) is None
+    assert [name for name, _ in crew.asked] == ["host"], "its cores are no peers of it"
+
+
+def test_want_of_memory_on_one_unit_says_nothing_of_it():
+    unable = CaseDone(case="c", op="mm", unsupported="the probe gives 3")
+    short = confirmed(tried=0, unsupported="3 MiB are available", is_unavailable=True)
+    found, _ = looker({"core 0": [short], "core 1": [confirmed()]})
+    assert found.unsupported(CORES[0], TEST, unable, 1, (), 0.0, [CORES[1]]) is None
+
+
 def test_peers_that_disagree_are_asked_again_and_vote():
     def steady(digest: str) -> Confirmed:
         return confirmed(run_digests=(digest,) * 3)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner, Result
 
@@ -235,6 +239,47 @@ def test_a_damaged_document_is_told_and_counts_as_missing(tmp_path: Path) -> Non
     done = run(*paths, "-o", out, "--expect-hosts", "n0,n1")
     assert done.exit_code == 3
     assert read_document_file(out).fleet.missing == ("n1",)
+
+
+def test_a_document_with_a_count_below_0_is_damaged(tmp_path: Path) -> None:
+    good, bad = written(tmp_path, sweep_of("n0"), sweep_of("n1"))
+    bad.write_text(bad.read_text().replace('"checks":100', '"checks":-100'))
+    read, damaged = read_sweeps([good, bad])
+    assert [r.runs[0].host for r in read] == ["n0"]
+    assert "has a count below 0" in damaged[str(bad)]
+
+
+def test_a_fail_without_its_finding_and_an_unknown_word_are_never_clean() -> None:
+    assert exit_code(judged_sweep(sweep_of("n0", words={(0, "exact_product"): "FAIL"}))) == 1
+    clean = sweep_of("n0")
+    assert exit_code(judged_sweep(clean)) == 0
+    for word, code, reason in (("FAIL", 1, "a test that says FAIL has no finding"),
+                               ("MAYBE", 3, "words that this version does not know: MAYBE")):
+        judged = judged_sweep(msgspec.structs.replace(clean, cells=(
+            msgspec.structs.replace(clean.cells[0], word=word), *clean.cells[1:])))
+        assert exit_code(judged) == code
+        assert judged.judgement is not None
+        assert reason in " ".join(judged.judgement.reasons)
+
+
+@pytest.mark.parametrize("stdout", ["full", "closed", "no reader"])
+def test_an_output_that_nobody_can_read_does_not_change_the_exit_code(
+    tmp_path: Path, stdout: str
+) -> None:
+    clean, *wrong = written(tmp_path, sweep_of("n0"), sweep_of("n1"),
+                            sweep_of("n2", (RIGHT, RIGHT, OTHER)))
+    where = {"full": ">/dev/full", "closed": ">&-", "no reader": "| true"}[stdout]
+    for paths, code in (((clean,), 0), ((clean, *wrong), 1)):
+        command = shlex.join([sys.executable, "-m", "sdc_guard", "merge", *map(str, paths),
+                              "--out", str(tmp_path / "fleet.json")])
+        done = subprocess.run(
+            ["bash", "-c", f"{command} {where}; exit ${{PIPESTATUS[0]}}"], capture_output=True,
+            text=True, check=False, timeout=120)
+        assert done.returncode == code, done
+        assert "Traceback" not in done.stderr
+        if stdout == "full":
+            assert "standard output cannot be written: No space left" in done.stderr
+    assert read_document_file(tmp_path / "fleet.json").fleet is not None
 
 
 def test_folders_lists_and_duplicates(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from sdc_guard.cli.main import main
 from sdc_guard.document import exits
-from sdc_guard.sweep import sensors
+from sdc_guard.sweep import forking, sensors
 from sdc_guard.sweep.golden import Recorded, read_golden, write_golden
 from tests.unit.sweep.running import LONG, ONE_CORE, Started
 
@@ -36,6 +36,13 @@ def refused(tmp_path: Path, *arguments: str) -> Result:
     (["--quick"], "give one of --quick"),
     (["--hang-s", "nan"], "nan is no time"),
     (["--golden", "absent.json"], "golden file absent.json cannot be read"),
+    (["--golden", "/dev/zero"], "golden file /dev/zero is no regular file"),
+    (["--cores", "5-2"], "'5-2' runs backwards; write 2-5"),
+    (["--cores", "0-99999999999999"], "is not among the cores that this process may run on"),
+    (["--cores", ""], "names no core; write all, none"),
+    (["--wait-s", "nan"], "nan is no time"),
+    (["--tests", "exact_product", "--case", "float32 33x65"],
+     "exact_product has no such case here; nearest of its 35: 'float32 33x65x17 TN'"),
 ])
 def test_wrong_usage_is_told_before_anything_is_started(
     tmp_path: Path, arguments: list[str], words: str
@@ -73,6 +80,18 @@ def test_an_output_below_a_file_is_refused_before_the_sweep(tmp_path: Path):
         result = refused(tmp_path, *arguments)
         assert result.exit_code == exits.USAGE
         assert "is no folder that you may write to" in result.output
+
+
+def test_where_no_process_can_be_started_the_limit_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuses() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(forking, "begin", refuses)
+    result = refused(tmp_path)
+    assert result.exit_code == exits.USAGE
+    assert "no process can be started: Too many open files; see ulimit -n" in result.output
 
 
 def test_unreadable_sensors_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -138,6 +138,15 @@ def test_the_host_blames_no_core_if_each_is_right_alone():
         FAIL, Cause.TRANSIENT, "")
 
 
+def test_the_host_says_so_if_no_core_can_do_it_alone_and_want_of_memory_is_no_answer():
+    unable = said(HERE, tried=0, unsupported="the probe gives 3")
+    assert "none of 1 cores is right alone" in decide_host(seen(4), "host", [unable]).reason
+    short = said(THERE, tried=0, unsupported="3 MiB", is_unavailable=True)
+    found = decide_host(seen(4), "host", [said(HERE), short])
+    assert found.place == ""
+    assert "each of 1 cores is right alone" in found.reason
+
+
 def test_the_host_calls_it_software_if_each_core_is_wrong_alone():
     assert words(decide_host(seen(9), "host", [said(HERE, 9), said(THERE, 9)])) == (
         FAIL, Cause.SOFTWARE, "")

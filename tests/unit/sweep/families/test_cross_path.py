@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sdc_guard.evidence import machine
-from sdc_guard.sweep.declared import CORE, GPU, Place
+from sdc_guard.sweep.declared import CORE, GPU, Place, Unavailable, Unsupported
 from sdc_guard.sweep.families import cross_path
 from sdc_guard.sweep.families._product_paths import ON_CPU, ON_CUDA
 from sdc_guard.sweep.visit import generator
@@ -96,9 +96,17 @@ def test_a_path_that_is_not_there_is_unsupported() -> None:
     def absent(*_: object) -> object:
         raise RuntimeError("no such kernel\nand more")
 
-    with pytest.raises(cross_path.Unsupported, match=r"no such path for float32: no such kernel$"):
+    with pytest.raises(Unsupported, match=r"no such path for float32: no such kernel$") as raised:
         cross_path._make(  # type: ignore[arg-type]
             absent, "integers", "float32", (4, 8, 4), generator("t", case.label, 1), CORE_0)
+    assert not isinstance(raised.value, Unavailable)
+
+    def short(*_: object) -> object:
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(Unavailable, match="can't allocate memory"):
+        cross_path._make(  # type: ignore[arg-type]
+            short, "integers", "float32", (4, 8, 4), generator("t", case.label, 1), CORE_0)
 
 
 def test_operands_fit_every_path() -> None:

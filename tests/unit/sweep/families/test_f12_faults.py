@@ -144,12 +144,13 @@ def test_a_wrong_word_of_the_generator_is_found(monkeypatch: pytest.MonkeyPatch)
 def test_a_torch_that_draws_in_another_way_is_unsupported_not_wrong(
     monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    random_streams._probed.cache_clear()
+    random_streams._PROBED.clear()
     monkeypatch.setattr(torch, "rand", lambda n, **o: torch.zeros(n) + 0.3)
     test, case = case_of(random_streams.TESTS, "uniform float32")
     with pytest.raises(Unsupported, match="makes uniform float32 from its generator in another"):
         case.make(generator(test.name, case.label, 1), PLACE)
-    random_streams._probed.cache_clear()
+    monkeypatch.undo()
+    assert case.make(generator(test.name, case.label, 1), PLACE), "it is asked again"
 
 
 def test_philox_numbers_are_words_of_their_own_counters() -> None:

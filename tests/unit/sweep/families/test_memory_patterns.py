@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sdc_guard.sweep.declared import CORE, Case, Made, Place, Unsupported
+from sdc_guard.sweep.declared import CORE, Case, Made, Place, Unavailable
 from sdc_guard.sweep.exact import bits_of
 from sdc_guard.sweep.families import memory_patterns as memory
 from sdc_guard.sweep.messages import Message, Miscompare, Visit
@@ -128,10 +128,10 @@ def test_a_cell_of_the_whole_device_that_loses_a_bit_is_counted(
     assert bits_of(ready.run()[0]).tolist() == [0, 0, 0, 1]
 
 
-def test_short_memory_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_memory_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory.psutil, "virtual_memory",
                         lambda: SimpleNamespace(available=3 * memory.MIB))
-    with pytest.raises(Unsupported, match="3 MiB of memory are available, and buffers for every"):
+    with pytest.raises(Unavailable, match="3 MiB of memory are available, and buffers for every"):
         made("address in address, memory")
 
 
