@@ -100,7 +100,8 @@ def test_the_batch_job_finds_the_node_that_is_wrong_and_the_one_that_is_missing(
     assert report.fleet.hosts == ("n0", "n1")
     assert len(report.fleet.missing) == 1
     assert report.fleet.missing[0] in ("n2", "unknown host, rank 2")
-    assert blamed(report) <= {f"n1, core {CORE}", "n1, host"}
+    assert blamed(report) <= {f"n1, core {CORE}", "n1, all cores"}
+    assert {e.finding.attribution.place for e in report.findings} == {f"n1, core {CORE}"}
     assert f"n1, core {CORE}" in done.stdout
     assert (tmp_path / "shared" / "fleet.html").stat().st_size > 10_000
 
