@@ -140,7 +140,8 @@ def page(results: Results, stamp: dict[str, Any], seconds: float) -> str:
         "| kernels | calls | lowest rate within reach |", "|---|---|---|",
         *(f"| {g} ({', '.join(GROUPS[g])}) | {results.calls.get(g, 0):.0f} | "
           f"{_lowest(results.calls, g)} |" for g in GROUPS), "",
-        f"Called by no test, so blind there: {', '.join(results.not_called) or 'none'}.", ""]
+        "Called by no test in that time, so blind there: "
+        f"{', '.join(results.not_called) or 'none'}.", ""]
     odd = [r for r in (*within, *beyond) if r.is_faulty and r.outcome.word != FOUND]
     if odd:
         lines += ["## Each that was not found and blamed", "",

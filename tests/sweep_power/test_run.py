@@ -89,7 +89,7 @@ def test_a_run_without_a_wrong_number_is_no_fault():
     text = page.page(results, stamp, 10.0)
     assert "| all | 1 of 2 [1.3%, 98.7%] | 1 of 2 [1.3%, 98.7%] | 0 of 2" in text
     assert "products, sign, always, core 1, seed 5: missed (exit 0" in text
-    assert "Called by no test, so blind there: sums." in text
+    assert "Called by no test in that time, so blind there: sums." in text
 
 
 def test_kept_lines_hold_for_their_conditions_and_survive_a_half_written_one(tmp_path: Path):

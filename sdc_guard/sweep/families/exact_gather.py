@@ -158,23 +158,24 @@ def _index_add(source: Tensor, bits: Bits, random: np.random.Generator) -> Moved
     return lambda: torch.index_add(zeros, 0, at, source), expected
 
 
+# Reads and writes by turns: a short visit reaches both.
 MOVES: tuple[tuple[str, str, Move, tuple[str, ...]], ...] = (
     ("gather of rows", "aten.gather", _gather(0), (*FLOATS, *INTEGERS)),
-    ("gather of columns", "aten.gather", _gather(1), FLOATS),
+    ("scatter", "aten.scatter", _scatter, (*FLOATS, "int64")),
     ("index_select of rows", "aten.index_select", _index_select(0), (*FLOATS, *INTEGERS)),
+    ("scatter_add", "aten.scatter_add", _scatter_add, ("int64", "int32")),
+    ("embedding", "aten.embedding", _embedding, FLOATS),
+    ("index_put", "aten.index_put", _index_put, ("float64", "bfloat16", "int32")),
+    ("advanced index", "aten.index", _advanced, ("float32", "bfloat16", "int64")),
+    ("index_add", "aten.index_add", _index_add, ("int64", "int32")),
+    ("take", "aten.take", _take, ("float64", "float16", "int32")),
+    ("index_copy", "aten.index_copy", _index_copy, ("float32", "float16", "int8")),
+    ("masked_select", "aten.masked_select", _masked_select, ("float32", "bfloat16", "int16")),
+    ("masked_scatter", "aten.masked_scatter", _masked_scatter, ("float32", "int64")),
+    ("where", "aten.where", _where, FLOATS),
+    ("gather of columns", "aten.gather", _gather(1), FLOATS),
     ("index_select of columns", "aten.index_select", _index_select(1), FLOATS),
     ("index_select of a transposed matrix", "aten.index_select", _transposed, FLOATS),
-    ("embedding", "aten.embedding", _embedding, FLOATS),
-    ("advanced index", "aten.index", _advanced, ("float32", "bfloat16", "int64")),
-    ("take", "aten.take", _take, ("float64", "float16", "int32")),
-    ("masked_select", "aten.masked_select", _masked_select, ("float32", "bfloat16", "int16")),
-    ("where", "aten.where", _where, FLOATS),
-    ("scatter", "aten.scatter", _scatter, (*FLOATS, "int64")),
-    ("index_copy", "aten.index_copy", _index_copy, ("float32", "float16", "int8")),
-    ("index_put", "aten.index_put", _index_put, ("float64", "bfloat16", "int32")),
-    ("masked_scatter", "aten.masked_scatter", _masked_scatter, ("float32", "int64")),
-    ("scatter_add", "aten.scatter_add", _scatter_add, ("int64", "int32")),
-    ("index_add", "aten.index_add", _index_add, ("int64", "int32")),
 )
 
 

@@ -20,7 +20,7 @@ from sdc_guard.sweep.declared import (
 )
 from sdc_guard.sweep.exact import encode_integers, tensor_of
 from sdc_guard.sweep.messages import Confirm, Message, Miscompare, Visit, packed, unpacked
-from sdc_guard.sweep.visit import Result, Visitor, canary_is_caught, writable
+from sdc_guard.sweep.visit import Result, Visitor, by_turns, canary_is_caught, writable
 
 PLACE = Place(kind=CORE, name="core 0", device="cpu")
 
@@ -211,3 +211,13 @@ def test_the_same_case_is_made_again_for_another_unit() -> None:
     assert clean.expected_digest == clean.digest
     worker.tamper = flip(1, 4)
     assert worker.confirm(Confirm(test="made", case="case 0", seed=7, times=4)).wrong == 4
+
+
+def test_a_short_visit_reaches_each_operator_before_it_comes_back_to_one():
+    def case(label: str) -> Case:
+        return Case(label=label, op=label[0], dtype="float32", shape=(1,), make=lambda r, p:
+                    made_of([1]))
+
+    assert [c.label for c in by_turns([case(x) for x in ("a1", "a2", "a3", "b1", "c1", "c2")])] == [
+        "a1", "b1", "c1", "a2", "c2", "a3"]
+    assert by_turns([]) == []
