@@ -13,6 +13,8 @@ from sdc_guard.errors import UsageError
 NO_RENDEZVOUS = "none"
 SLURM_FIRST_PORT, NUM_SLURM_PORTS = 29400, 1000
 MAX_RANKS = 1_000_000
+MAX_PORT = 65535
+MAX_DIGITS = 100
 _BOUND_GPUS = ("SLURM_GPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_GPU_BIND")
 
 
@@ -61,6 +63,9 @@ def launch_of(environ: Mapping[str, str], rendezvous: str = "") -> Launch | None
     if not address or not port:
         raise UsageError(f"{found.launcher} names no place to meet; set MASTER_ADDR and "
                          "MASTER_PORT, or give --rendezvous tcp://HOST:PORT, or none")
+    if port > MAX_PORT:
+        raise UsageError(f"MASTER_PORT={port}: a port is at most {MAX_PORT}; set another, or give "
+                         "--rendezvous tcp://HOST:PORT, or none")
     return Launch(
         launcher=found.launcher, rank=found.rank, world_size=found.world_size,
         local_rank=found.local_rank, local_world_size=found.local_world_size, address=address,
@@ -80,7 +85,8 @@ def _of_torchrun(environ: Mapping[str, str]) -> Launch | None:
     return Launch(
         launcher="torchrun" if "TORCHELASTIC_RUN_ID" in environ else "the launcher", rank=rank,
         world_size=size, local_rank=local_rank, local_world_size=local_size,
-        address=environ.get("MASTER_ADDR", ""), port=int(port) if port.isdecimal() else 0,
+        address=environ.get("MASTER_ADDR", ""),
+        port=int(port[:MAX_DIGITS]) if port.isdecimal() else 0,
         is_served=environ.get("TORCHELASTIC_USE_AGENT_STORE", "").lower() in ("true", "1"),
         identity=" ".join(environ.get(name, "") for name in names))
 
@@ -103,7 +109,7 @@ def _of_srun(environ: Mapping[str, str]) -> Launch | None:
         launcher="srun", rank=rank, world_size=size, local_world_size=max(local_size, 1),
         local_rank=int(local) if local.isdecimal() else 0, is_served=False,
         address=environ.get("MASTER_ADDR", "") or first_node(nodes),
-        port=int(port) if port.isdecimal() else
+        port=int(port[:MAX_DIGITS]) if port.isdecimal() else
         SLURM_FIRST_PORT + (int(job) if job.isdecimal() else 0) % NUM_SLURM_PORTS,
         identity=f"slurm {job}.{environ.get('SLURM_STEP_ID', '0')}",
         has_own_gpus=any(environ.get(name) for name in _BOUND_GPUS))
@@ -111,7 +117,9 @@ def _of_srun(environ: Mapping[str, str]) -> Launch | None:
 
 def _ranks(environ: Mapping[str, str], rank_name: str, size_name: str) -> tuple[int, int]:
     rank, size = environ[rank_name], environ[size_name]
-    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size) <= MAX_RANKS):
+    is_short = max(len(rank), len(size)) <= MAX_DIGITS  # Python refuses to read very long ones
+    if not (is_short and rank.isdecimal() and size.isdecimal()
+            and int(rank) < int(size) <= MAX_RANKS):
         raise UsageError(f"{rank_name}={rank!r} of {size_name}={size!r}: give a rank from 0, below "
                          f"their number, which is at most {MAX_RANKS}; or --rendezvous none")
     return int(rank), int(size)
@@ -121,7 +129,7 @@ def _place(text: str) -> tuple[str, int]:
     scheme, sign, rest = text.partition("://")
     host, colon, port = rest.rpartition(":")
     if (scheme, sign) != ("tcp", "://") or not host or not colon or not port.isdecimal() \
-            or not 0 < int(port) < 65536:
+            or len(port) > MAX_DIGITS or not 0 < int(port) <= MAX_PORT:
         raise UsageError(f"--rendezvous {text!r}: write tcp://HOST:PORT with a port of 1 to 65535, "
                          f"or {NO_RENDEZVOUS}")
     return host.removeprefix("[").removesuffix("]"), int(port)
