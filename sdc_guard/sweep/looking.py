@@ -24,7 +24,9 @@ from sdc_guard.sweep.words import (
     decide,
     decide_host,
     decide_lost,
+    decide_raised,
     decide_unsupported,
+    is_want,
     vote,
 )
 
@@ -115,8 +117,7 @@ class Looker:
         time_s: float,
     ) -> Seen:
         """The same visit again on the unit, and once on another."""
-        short = Visit(test=task.test, seed=task.seed, limit_s=min(task.limit_s, MAX_RETRY_S),
-                      first_case=task.first_case, case=task.case)
+        short = _shortened(task)
         again = 0
         for _ in range(NUM_LOST_RETRIES):
             again += self._is_lost(unit, short, variables)
@@ -129,14 +130,37 @@ class Looker:
         return Seen(unit, test, "", time_s, "process", decision, variables=variables,
                     seed=task.seed, tail=how.tail)
 
+    def raised(
+        self, unit: Unit, test: SweepTest, task: Visit, error: str, variables: Variables,
+        time_s: float,
+    ) -> Seen | None:
+        """The same visit again on the unit, and once on another of its model; None where that
+        raises too, or there is none: then the test itself has failed."""
+        others = [u for u in self.others(unit) if u.model == unit.model and unit.kind != HOST]
+        if not others or is_want(error):
+            return None
+        short = _shortened(task)
+        said = self._visited(others[0], short, variables)
+        if not isinstance(said, Done) or said.error or said.skip:
+            return None
+        again = 0
+        for _ in range(NUM_LOST_RETRIES):
+            here = self._visited(unit, short, variables)
+            again += isinstance(here, Done) and bool(here.error)
+        decision = decide_raised(unit.name, error, again, NUM_LOST_RETRIES, others[0].name)
+        return Seen(unit, test, "", time_s, "process", decision, variables=variables,
+                    seed=task.seed)
+
     def _is_lost(self, unit: Unit, task: Visit, variables: Variables) -> bool:
+        return self._visited(unit, task, variables) is None
+
+    def _visited(self, unit: Unit, task: Visit, variables: Variables) -> Done | NotStarted | None:
+        """What came of a visit; None if the worker was lost, or none can work."""
         try:
             hand = self._hand_of(unit, variables)
-        except NotStarted:  # for want of memory, say: no unit is to blame for that
-            return False
-        if hand is None:
-            return True
-        return self._answer(hand, task, Done) is None
+        except NotStarted as error:  # for want of memory, say: no unit is to blame for that
+            return error
+        return None if hand is None else self._answer(hand, task, Done)
 
     def _ask(self, units: Sequence[Unit], task: Confirm, variables: Variables) -> list[Answer]:
         """One after the other: a unit's answer must not depend on what its neighbour does."""
@@ -160,6 +184,11 @@ class Looker:
                     return message
                 if speaker is hand and isinstance(message, Lost):
                     return None
+
+
+def _shortened(task: Visit) -> Visit:
+    return Visit(test=task.test, seed=task.seed, limit_s=min(task.limit_s, MAX_RETRY_S),
+                 first_case=task.first_case, case=task.case)
 
 
 def wait_ready(crew: Crew, hand: Hand, limit_s: float) -> bool:

@@ -203,6 +203,7 @@ class Sweeping:
         if not visits:  # no worker can be started now: not again at once
             time.sleep(TICK_S)
         done: dict[Unit, Done] = {}
+        raised: list[tuple[Unit, Visit, str]] = []
         wrong: list[tuple[Unit, Miscompare, float]] = []
         lost: list[tuple[Unit, Visit, Lost]] = []
         while visits:
@@ -224,12 +225,20 @@ class Sweeping:
                         lost.append((unit, task, message))
                     elif not task.is_load:
                         done[unit] = message
+                        if message.error:
+                            raised.append((unit, task, message.error))
                         self._account(unit, step, message)
                         if hand.hello is not None:
                             self._record(hand.hello.software, message)
             self._tick(self)
         self._beat_mismatches = 0
         self._look(step, seed, done, wrong, lost)
+        for unit, task, error in raised:
+            if not self._is_looked_at(unit, step.test, ""):
+                seen = self._looker.raised(unit, step.test, task, error, step.variables,
+                                           self.elapsed_s)
+                if seen is not None:
+                    self._keep(seen)
 
     def _account(self, unit: Unit, step: Step, done: Done) -> None:
         count = self.tally.count(unit, step.test)

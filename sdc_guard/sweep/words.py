@@ -181,6 +181,31 @@ def decide_lost(
     return Decision(FAIL, Cause.PERSISTENT_HARDWARE, unit, f"{tally}, and not on another unit")
 
 
+def decide_raised(
+    unit: str, error: str, num_again: int, num_tried: int, other: str
+) -> Decision:
+    """A test that raised ``error`` here, ``num_again`` of ``num_tried`` times more, and not on
+    ``other``, a unit of the same model: the same software with the same operands went another
+    way."""
+    tally = (f"{error}; so it did in {num_again} of {num_tried} more tries here, and not on "
+             f"{other}: a wrong number decided what was done")
+    if not num_again:
+        return Decision(SUSPECT, Cause.TRANSIENT, unit, tally)
+    return Decision(FAIL, Cause.PERSISTENT_HARDWARE, unit, tally)
+
+
+def is_want(error: str) -> bool:
+    """Whether an error, as ``Done.error`` has it, is of memory, files or a network, whose state no
+    other unit need share."""
+    return error.partition(":")[0] in _WANTS or "memory" in error.lower()
+
+
+_WANTS = ("MemoryError", "OutOfMemoryError", "OSError", "BlockingIOError", "FileNotFoundError",
+          "PermissionError", "TimeoutError", "ConnectionError", "ConnectionResetError",
+          "ConnectionRefusedError", "BrokenPipeError", "DistBackendError", "DistNetworkError",
+          "DistStoreError", "ImportError", "ModuleNotFoundError")
+
+
 def vote(
     digests: Mapping[str, str], again: Mapping[str, Sequence[str]]
 ) -> dict[str, Decision]:

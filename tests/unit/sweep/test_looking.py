@@ -177,3 +177,30 @@ def test_a_lost_worker_is_tried_again_here_and_then_elsewhere(
     assert (seen.decision.word, seen.decision.place) == (word, place)
     assert (seen.tail, seen.seed) == (how.tail, 7)
     assert all(t.limit_s <= looking.MAX_RETRY_S and t.first_case == 3 for _, t in crew.asked)
+
+
+RAISED = Done(test="t", cases=(), canary="none", elapsed_s=0.0, error="IndexError: 7 (a.py:3)")
+SKIPPED = Done(test="t", cases=(), canary="none", elapsed_s=0.0, skip="no such device")
+
+
+@pytest.mark.parametrize(("here", "there", "word"), [
+    ([RAISED, RAISED], DONE, FAIL), ([DONE, RAISED], DONE, FAIL), ([DONE, DONE], DONE, SUSPECT),
+    ([LOST, RAISED], DONE, FAIL), ([], RAISED, None), ([], SKIPPED, None), ([], LOST, None),
+    ([], GONE, None)])
+def test_what_raises_is_tried_elsewhere_and_then_again_here(
+    here: list[Any], there: Any, word: str | None
+):
+    found, crew = looker({"core 0": here, "core 1": [there]})
+    seen = found.raised(CORES[0], TEST, TASK, RAISED.error, (), 1.0)
+    assert (None if seen is None else seen.decision.word) == word
+    assert seen is None or (seen.decision.place, seen.seed) == ("core 0", 7)
+    assert len(crew.asked) == len(here) + (there is not GONE)
+
+
+def test_nobody_is_asked_about_the_host_about_memory_or_about_another_model():
+    found, crew = looker({}, (*CORES, WHOLE))
+    assert found.raised(WHOLE, TEST, TASK, RAISED.error, (), 1.0) is None
+    assert found.raised(CORES[0], TEST, TASK, "MemoryError:  (a.py:3)", (), 1.0) is None
+    alone, _ = looker({}, (CORES[3], CORES[0]))
+    assert alone.raised(CORES[3], TEST, TASK, RAISED.error, (), 1.0) is None
+    assert not crew.asked

@@ -22,7 +22,9 @@ from sdc_guard.sweep.words import (
     decide,
     decide_host,
     decide_lost,
+    decide_raised,
     decide_unsupported,
+    is_want,
     vote,
     worst,
 )
@@ -175,6 +177,24 @@ def test_a_probe_that_fails_here_alone_is_a_fail_and_one_that_nobody_passes_is_n
 def test_a_lost_worker(again: int, outside: bool, elsewhere: bool | None, wanted: object):
     assert words(decide_lost(HERE, "hung", again, 2, is_from_outside=outside,
                              is_lost_elsewhere=elsewhere)) == wanted
+
+
+@pytest.mark.parametrize(("again", "wanted"), [
+    (0, (SUSPECT, Cause.TRANSIENT, HERE)), (1, (FAIL, Cause.PERSISTENT_HARDWARE, HERE)),
+    (2, (FAIL, Cause.PERSISTENT_HARDWARE, HERE))])
+def test_a_test_that_raises_on_one_unit_alone(again: int, wanted: object):
+    found = decide_raised(HERE, "IndexError: 7 (a.py:3)", again, 2, THERE)
+    assert words(found) == wanted
+    assert "IndexError: 7 (a.py:3)" in found.reason
+    assert f"not on {THERE}" in found.reason
+
+
+@pytest.mark.parametrize(("error", "wanted"), [
+    ("MemoryError:  (a.py:1)", True), ("OSError: [Errno 24] Too many open files (a.py:1)", True),
+    ("RuntimeError: CUDA out of memory (a.py:1)", True), ("IndexError: 7 (a.py:3)", False),
+    ("ArithmeticError: 64-bit integers give 3 at [0, 0], Python's give 4 (a.py:3)", False)])
+def test_what_is_of_memory_and_files_is_no_unit_s(error: str, wanted: bool):
+    assert is_want(error) == wanted
 
 
 def test_a_strict_majority_outvotes_one():
