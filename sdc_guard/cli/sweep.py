@@ -99,8 +99,11 @@ def command(
         try:
             begin()
         except OSError as error:
-            raise UsageError(f"no process can be started: {error.strerror or error}; see ulimit -n "
-                             "and -u, and the memory that is left") from error
+            advice = ("the current folder is gone: start from another"
+                      if isinstance(error, FileNotFoundError) else
+                      "see ulimit -n and -u, and the memory that is left")
+            raise UsageError(f"no process can be started: {error.strerror or error}; {advice}"
+                             ) from error
     from sdc_guard.sweep.families import chosen
 
     given = [s for s in (

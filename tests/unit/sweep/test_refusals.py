@@ -82,16 +82,21 @@ def test_an_output_below_a_file_is_refused_before_the_sweep(tmp_path: Path):
         assert "is no folder that you may write to" in result.output
 
 
-def test_where_no_process_can_be_started_the_limit_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("error", "words"), [
+    (OSError(24, "Too many open files"), "Too many open files; see ulimit -n"),
+    (FileNotFoundError(2, "No such file or directory"), "the current folder is gone"),
+])
+def test_where_no_process_can_be_started_the_reason_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError, words: str
 ):
     def refuses() -> None:
-        raise OSError(24, "Too many open files")
+        raise error
 
     monkeypatch.setattr(forking, "begin", refuses)
     result = refused(tmp_path)
     assert result.exit_code == exits.USAGE
-    assert "no process can be started: Too many open files; see ulimit -n" in result.output
+    assert "no process can be started: " in result.output
+    assert words in result.output
 
 
 def test_unreadable_sensors_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
