@@ -241,6 +241,23 @@ def test_a_damaged_document_is_told_and_counts_as_missing(tmp_path: Path) -> Non
     assert read_document_file(out).fleet.missing == ("n1",)
 
 
+@pytest.mark.parametrize("field", ["runs", "cells"])
+def test_documents_that_lost_their_runs_or_tests_are_damaged_and_never_clean(
+    tmp_path: Path, field: str
+) -> None:
+    good, bad, other = written(tmp_path, sweep_of("n0"), sweep_of("n1"), sweep_of("n2"))
+    for path in (bad, other):
+        found = json.loads(path.read_text())
+        del found[field]
+        path.write_text(json.dumps(found))
+    read, damaged = read_sweeps([good, bad, other])
+    assert [r.runs[0].host for r in read] == ["n0"]
+    assert set(damaged) == {str(bad), str(other)}
+    assert f"it names no {field[:-1].replace('cell', 'test')}" in damaged[str(bad)]
+    result = run(good, bad, "--out", tmp_path / "fleet.json")
+    assert result.exit_code == 3, result.output
+
+
 def test_a_document_with_a_count_below_0_is_damaged(tmp_path: Path) -> None:
     good, bad = written(tmp_path, sweep_of("n0"), sweep_of("n1"))
     bad.write_text(bad.read_text().replace('"checks":100', '"checks":-100'))
