@@ -48,8 +48,9 @@ def read_sweeps(paths: Iterable[Path]) -> tuple[list[Report], dict[str, str]]:
             if report.sweep is None:
                 raise UsageError(f"{file} is a report, but not one of a sweep")
             if not report.runs or not report.cells:
-                raise UsageError(f"{file} is damaged: it names no {'test' if report.runs else 'run'}"
-                                 ", so nothing was verified by it; copy it again")
+                lost = "test" if report.runs else "run"
+                raise UsageError(f"{file} is damaged: it names no {lost}, so nothing was verified "
+                                 "by it; copy it again")
             for cell in report.cells:
                 if min(cell.checks, cell.findings) < 0:
                     raise UsageError(f"{file} is damaged: {cell.test} on {cell.unit} has a count "
