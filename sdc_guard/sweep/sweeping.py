@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -186,13 +187,14 @@ class Sweeping:
         visits: dict[int, tuple[Unit, Visit]] = {}
         loads = [u for u in self.asked.units if u.kind == CORE and u not in batch
                  and u.name not in self.refused] if step.test.company.value == "loaded" else []
+        hands: list[tuple[Unit, Hand]] = []
         for unit in (*batch, *loads):
-            try:
+            with contextlib.suppress(NotStarted):
                 hand = self._hand(unit, () if unit in loads else step.variables)
-            except NotStarted:
-                hand = None
-            if hand is None:
-                continue
+                if hand is not None:
+                    hands.append((unit, hand))
+        # Not before all are ready: what one says while the next is waited for would be lost.
+        for unit, hand in hands:
             task = Visit(
                 test=LOAD_TEST if unit in loads else step.test.name, seed=seed, limit_s=length_s,
                 first_case=self._first_case(unit, step.test), case=self.asked.case,

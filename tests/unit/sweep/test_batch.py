@@ -1,0 +1,45 @@
+"""What workers of one step say is heard, however long another of them takes to start."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from sdc_guard.sweep.declared import CORE, Oracle, SweepTest
+from sdc_guard.sweep.messages import Done
+from sdc_guard.sweep.schedule import Step
+from sdc_guard.sweep.sweeping import Asked, Sweeping
+from sdc_guard.sweep.units import Unit
+
+CORES = tuple(Unit(CORE, f"core {n}", n) for n in range(3))
+TEST = SweepTest(name="t", family="F1", oracles=(Oracle.EXACT,), kinds=(CORE,), blames="core",
+                 dtypes=(), dwell_s=1.0, proves="-", cannot_prove="-", cases=lambda place: ())
+
+
+def test_no_worker_is_at_work_while_another_is_waited_for(tmp_path: Path):
+    at_work: list[Any] = []
+    busy_while_waiting: list[int] = []
+
+    class FakeCrew:
+        def send(self, hand: Any, task: Any) -> None:
+            at_work.append(hand)
+
+        def listen(self, timeout_s: float) -> list[tuple[Any, Any]]:
+            said = [(hand, Done(test="t", cases=(), canary="none", elapsed_s=0.0))
+                    for hand in at_work]
+            at_work.clear()
+            return said
+
+    def start(unit: Unit, variables: object) -> Any:
+        busy_while_waiting.append(len(at_work))  # whatever these say now, nobody hears
+        time.sleep(0.01)
+        return SimpleNamespace(unit=unit, hello=None, lost=None)
+
+    sweeping = Sweeping(Asked(units=CORES, tests={"t": TEST}, seed=1, budget_s=9.0,
+                              folder=tmp_path))
+    vars(sweeping).update(_crew=FakeCrew(), _hand=start, _tick=lambda state: None)
+    sweeping._batch(Step(TEST, CORES), CORES, 0.1)
+    assert busy_while_waiting == [0, 0, 0]
+    assert [sweeping.tally.count(unit, TEST).visits for unit in CORES] == [1, 1, 1]
