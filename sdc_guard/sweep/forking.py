@@ -13,6 +13,9 @@ from multiprocessing import forkserver
 
 PRELOADED = ("sdc_guard.sweep.worker", "sdc_guard.sweep.families")
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+BINDING = ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY")
+"""Under these OpenMP binds a process to one core as soon as torch is loaded: this one would know of
+no other core, and workers are pinned without."""
 MAX_FILES = 65536
 CONTEXT = multiprocessing.get_context("forkserver")
 
@@ -20,6 +23,8 @@ CONTEXT = multiprocessing.get_context("forkserver")
 def begin() -> None:
     """Start it, unless it is there.  It ends with this process, however that ends."""
     _allow_files()
+    for name in BINDING:
+        os.environ.pop(name, None)
     with _one_thread():
         CONTEXT.set_forkserver_preload(list(PRELOADED))
         forkserver.ensure_running()
