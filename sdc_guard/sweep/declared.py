@@ -7,6 +7,7 @@ give; the runner (``visit.py``) makes it again and again and compares all bits e
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -126,8 +127,26 @@ def refusal(text: str, error: BaseException) -> Unsupported:
     """What to raise for an error of a library that refuses a case: ``text`` with the error's first
     line, :class:`Unavailable` if memory was short."""
     line = (str(error).splitlines() or [type(error).__name__])[0]
-    is_short = isinstance(error, MemoryError) or "memory" in line.lower()
+    is_short = isinstance(error, MemoryError) or is_short_of_memory(line)
     return (Unavailable if is_short else Unsupported)(f"{text}{line[:160]}")
+
+
+def is_short_of_memory(text: str) -> bool:
+    """Whether an error's text says that memory was short.  An illegal access, memory that overlaps,
+    or a request for more than any case needs says no such thing: a wrong address or size does."""
+    asked = _ASKED_BYTES.search(text)
+    if asked is not None and int(asked[1][:MAX_DIGITS]) > MAX_CASE_BYTES:
+        return False
+    return _SHORT_OF_MEMORY.search(text) is not None
+
+
+MAX_CASE_BYTES = 1 << 40
+MAX_DIGITS = 30
+_ASKED_BYTES = re.compile(r"tried to allocate (\d+) bytes", re.IGNORECASE)
+_SHORT_OF_MEMORY = re.compile(
+    r"(out of|not enough|insufficient|no|short of) memory|unable to allocate|memoryerror|"
+    r"alloc[a-z]*:? .*memory|memory.* alloc|bad_alloc|alloc_failed|create a memory object",
+    re.IGNORECASE)
 
 
 class PartLost(BaseException):

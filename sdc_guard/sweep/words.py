@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sdc_guard.records import Cause, Vote
-from sdc_guard.sweep.declared import Oracle
+from sdc_guard.sweep.declared import Oracle, is_short_of_memory
 from sdc_guard.sweep.messages import Confirmed, Miscompare
 
 PASS, FAIL, SUSPECT, AMBIGUOUS = "PASS", "FAIL", "SUSPECT", "AMBIGUOUS"
@@ -197,7 +197,7 @@ def decide_raised(
 def is_want(error: str) -> bool:
     """Whether an error, as ``Done.error`` has it, is of memory, files or a network, whose state no
     other unit need share."""
-    return error.partition(":")[0] in _WANTS or "memory" in error.lower()
+    return error.partition(":")[0] in _WANTS or is_short_of_memory(error)
 
 
 _WANTS = ("MemoryError", "OutOfMemoryError", "OSError", "BlockingIOError", "FileNotFoundError",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sdc_guard.records import Cause
-from sdc_guard.sweep.declared import Oracle
+from sdc_guard.sweep.declared import Oracle, Unavailable, Unsupported, refusal
 from sdc_guard.sweep.messages import Confirmed, Miscompare
 from sdc_guard.sweep.words import (
     AMBIGUOUS,
@@ -192,7 +192,15 @@ def test_a_test_that_raises_on_one_unit_alone(again: int, wanted: object):
 @pytest.mark.parametrize(("error", "wanted"), [
     ("MemoryError:  (a.py:1)", True), ("OSError: [Errno 24] Too many open files (a.py:1)", True),
     ("RuntimeError: CUDA out of memory (a.py:1)", True), ("IndexError: 7 (a.py:3)", False),
-    ("ArithmeticError: 64-bit integers give 3 at [0, 0], Python's give 4 (a.py:3)", False)])
+    ("ArithmeticError: 64-bit integers give 3 at [0, 0], Python's give 4 (a.py:3)", False),
+    ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate 4096 bytes. "
+     "Error code 12 (Cannot allocate memory)", True),
+    ("RuntimeError: DefaultCPUAllocator: can't allocate memory: you tried to allocate "
+     "9223372036854775807 bytes. Error code 12 (Cannot allocate memory)", False),
+    ("_ArrayMemoryError: Unable to allocate 16.0 MiB for an array", True),
+    ("RuntimeError: could not create a memory object", True),
+    ("AcceleratorError: CUDA error: an illegal memory access was encountered", False),
+    ("RuntimeError: unsupported memory format option", False)])
 def test_what_is_of_memory_and_files_is_no_unit_s(error: str, wanted: bool):
     assert is_want(error) == wanted
 
@@ -241,3 +249,10 @@ def test_the_worst_word_stands_and_a_pass_hides_no_skip():
     assert worst([PASS, TOOL_ERROR]) == TOOL_ERROR
     assert worst([SKIP, PASS]) == PASS
     assert worst([PASS, INVALID]) == INVALID
+
+
+@pytest.mark.parametrize(("text", "kind"), [
+    ("CUDA out of memory. Tried to allocate 2.00 GiB", Unavailable),
+    ("CUDA error: an illegal memory access was encountered", Unsupported)])
+def test_a_wrong_address_is_no_want_of_memory(text: str, kind: type):
+    assert type(refusal("no product: ", RuntimeError(text))) is kind
