@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from sdc_guard.sweep.crew import Crew, Hand, Lost, NotStarted, Variables
-from sdc_guard.sweep.declared import CORE, SweepTest
+from sdc_guard.sweep.declared import CORE, Oracle, SweepTest
 from sdc_guard.sweep.golden import Recorded
 from sdc_guard.sweep.looking import Looker, wait_ready
 from sdc_guard.sweep.messages import Beat, CaseDone, Done, Miscompare, Visit
 from sdc_guard.sweep.schedule import MAX_SHARE_OF_STEP, Step, by_debt, slice_s, steps
 from sdc_guard.sweep.tally import Seen, Tally
 from sdc_guard.sweep.units import Unit
-from sdc_guard.sweep.words import FAIL
+from sdc_guard.sweep.words import FAIL, decide_repeated
 
 START_LIMIT_S = 120.0
 TICK_S = 0.2
@@ -268,10 +268,23 @@ class Sweeping:
         for unit, message, time_s in wrong:
             if not self._is_looked_at(unit, step.test, message.case):
                 self._keep(self._looker.miscompare(unit, test, message, variables, time_s))
+        for unit, message, _ in wrong:
+            self.tally.count(unit, test).times_off += message.oracle == Oracle.SELF.value
+        for unit in {unit for unit, _, _ in wrong}:
+            self._reconsider(unit, test)
         for unit, task, how in lost:
             target = self.asked.tests.get(task.test, test)
             self._keep(self._looker.lost(unit, target, task, how, variables, self.elapsed_s))
         self._compare_peers(step, seed, done, {u for u, _, _ in wrong})
+
+    def _reconsider(self, unit: Unit, test: SweepTest) -> None:
+        """Results that were each off once are more than a suspicion together."""
+        others = {u.name: self.tally.count(u, test).times_off for u in self.asked.units
+                  if u.model == unit.model and u != unit}
+        count = self.tally.count(unit, test)
+        for seen in count.seen:
+            if seen.what is not None and seen.what.oracle == Oracle.SELF.value:
+                seen.decision = decide_repeated(seen.decision, count.times_off, others)
 
     def _compare_peers(
         self, step: Step, seed: int, done: dict[Unit, Done], wrong: set[Unit]

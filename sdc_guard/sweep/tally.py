@@ -64,6 +64,8 @@ class Count:
     num_peers: int = 0
     next_case: int = 0
     is_moved: str = ""
+    times_off: int = 0
+    """Cases, visit by visit, that did not give the unit's own first result again."""
 
     def add(self, done: Done) -> None:
         """A visit."""

@@ -122,6 +122,18 @@ def _of_self(
                     f"not the bits of its own first run; {tally}", votes)
 
 
+def decide_repeated(before: Decision, times_off: int, others: Mapping[str, int]) -> Decision:
+    """What was a suspicion, once the unit was off its own results ``times_off`` times in the
+    sweep; ``others`` says how often units of its model were.  If these were so, too, it may be the
+    software, and the word stays."""
+    if before.word != SUSPECT or times_off < 2 or any(others.values()):
+        return before
+    elsewhere = f", and never on {', '.join(others)}" if others else ""
+    return Decision(FAIL, Cause.TRANSIENT, before.place,
+                    f"off its own results {times_off} times in this sweep{elsewhere}; the first "
+                    f"time: {before.reason}", before.votes)
+
+
 def _is_right(seen: Miscompare, answer: Answer) -> bool:
     """Whether that unit does not do the same."""
     if seen.oracle == Oracle.GOLDEN.value:

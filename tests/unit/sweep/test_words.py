@@ -19,10 +19,12 @@ from sdc_guard.sweep.words import (
     SUSPECT,
     TOOL_ERROR,
     Answer,
+    Decision,
     decide,
     decide_host,
     decide_lost,
     decide_raised,
+    decide_repeated,
     decide_unsupported,
     is_want,
     vote,
@@ -256,3 +258,14 @@ def test_the_worst_word_stands_and_a_pass_hides_no_skip():
     ("CUDA error: an illegal memory access was encountered", Unsupported)])
 def test_a_wrong_address_is_no_want_of_memory(text: str, kind: type):
     assert type(refusal("no product: ", RuntimeError(text))) is kind
+
+
+@pytest.mark.parametrize(("times_off", "others", "word"), [
+    (1, {THERE: 0}, SUSPECT), (2, {THERE: 0}, FAIL), (18, {}, FAIL), (18, {THERE: 1}, SUSPECT)])
+def test_what_is_off_again_and_again_on_one_unit_alone_is_no_suspicion(
+    times_off: int, others: dict[str, int], word: str
+):
+    once = Decision(SUSPECT, Cause.TRANSIENT, HERE, "other bits once")
+    found = decide_repeated(once, times_off, others)
+    assert (found.word, found.place) == (word, HERE)
+    assert "other bits once" in found.reason
