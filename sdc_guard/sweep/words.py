@@ -113,7 +113,7 @@ def _of_self(
 ) -> Decision:
     """Without an outside answer: other bits than the unit itself gave before."""
     shaky = [a.unit for a in others if a.said.wrong]
-    if shaky:
+    if 2 * len(shaky) > len(others):  # one other faulty unit must not excuse this one
         return Decision(INVALID, Cause.SOFTWARE, "", "does not give equal bits again on "
                         f"{', '.join(shaky)} either: not deterministic", votes)
     if not seen.wrong:

@@ -269,3 +269,12 @@ def test_what_is_off_again_and_again_on_one_unit_alone_is_no_suspicion(
     found = decide_repeated(once, times_off, others)
     assert (found.word, found.place) == (word, HERE)
     assert "other bits once" in found.reason
+
+
+def test_one_shaky_unit_of_three_does_not_make_another_s_fault_software():
+    wrong = seen(10, oracle=Oracle.SELF)
+    answers = [Answer(name, Confirmed(test="t", case="c", seed=1, wrong=count, tried=10,
+                                      expected_digest="", digest="d"))
+               for name, count in ((THERE, 4), (ELSEWHERE, 0), ("core 3", 0))]
+    assert decide(wrong, HERE, answers).word == FAIL
+    assert decide(wrong, HERE, answers[:1]).word == INVALID
