@@ -27,6 +27,8 @@ TOOL = "sweep"
 BY_FLEET = "the fleet"
 MAX_SHOWN = 16
 MAX_ENTRIES = 500
+TWICE = ("two documents give other bits for one case: this unit does not repeat itself, or two "
+         "hosts have one name; see SDC_GUARD_HOST")
 Digests = dict[str, dict[str, str]]
 """By host, by unit."""
 
@@ -50,13 +52,16 @@ def ballot_of(
     ballot = Ballot()
     guilty = {(e.unit, e.test) for e in known if e.finding.attribution.place}
     cases: dict[tuple[str, str], Digests] = {}
+    lost: list[tuple[str, str, Said]] = []
     for digest in digests:
         unit = units.get(digest.unit)
         if unit is None or not digest.digest:
             continue
         by_host = cases.setdefault((digest.test, digest.key), {})
-        by_host.setdefault(unit.facts.get("host", ""), {})[digest.unit] = digest.digest
-    lost: list[tuple[str, str, Said]] = []
+        found = by_host.setdefault(unit.facts.get("host", ""), {})
+        if found.setdefault(digest.unit, digest.digest) != digest.digest:
+            lost.append((digest.test, digest.key,
+                         (digest.unit, AMBIGUOUS, Cause.UNKNOWN, TWICE, ())))
     for (test, key), by_host in cases.items():
         if len(by_host) > 1:
             ballot.num_cases += 1

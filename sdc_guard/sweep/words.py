@@ -124,14 +124,13 @@ def _of_self(
 
 def decide_repeated(before: Decision, times_off: int, others: Mapping[str, int]) -> Decision:
     """What was a suspicion, once the unit was off its own results ``times_off`` times in the
-    sweep; ``others`` says how often units of its model were.  If these were so, too, it may be the
-    software, and the word stays."""
-    if before.word != SUSPECT or times_off < 2 or any(others.values()):
+    sweep; ``others`` says how often units of its model were.  If these were so, too, or there are
+    none, as of a host whose threads may race, it may be the software, and the word stays."""
+    if before.word != SUSPECT or times_off < 2 or not others or any(others.values()):
         return before
-    elsewhere = f", and never on {', '.join(others)}" if others else ""
     return Decision(FAIL, Cause.TRANSIENT, before.place,
-                    f"off its own results {times_off} times in this sweep{elsewhere}; the first "
-                    f"time: {before.reason}", before.votes)
+                    f"off its own results {times_off} times in this sweep, and never on "
+                    f"{', '.join(others)}; the first time: {before.reason}", before.votes)
 
 
 def _is_right(seen: Miscompare, answer: Answer) -> bool:

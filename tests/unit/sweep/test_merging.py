@@ -92,6 +92,16 @@ def test_a_minority_that_shares_its_bits_is_software() -> None:
     assert {e.unit for e in report.findings} == {"n3, core 0", "n4, core 0"}
 
 
+def test_a_unit_that_gives_two_results_for_one_case_is_told() -> None:
+    report = merge(sweep_of("n0"), msgspec.structs.replace(sweep_of("n0", (OTHER, RIGHT)), runs=(
+        msgspec.structs.replace(sweep_of("n0").runs[0], id="another sweep"),)))
+    assert word_of(report, "n0, core 0") == "AMBIGUOUS"
+    assert word_of(report, "n0, core 1") == "PASS"
+    assert exit_code(report) == 3
+    (entry,) = report.findings
+    assert "two hosts have one name" in entry.finding.attribution.reason
+
+
 def test_a_large_host_has_one_vote() -> None:
     report = merge(sweep_of("big", (OTHER,) * 9), sweep_of("n1"), sweep_of("n2"))
     assert {e.unit.partition(",")[0] for e in report.findings} == {"big"}
