@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,8 @@ class Made:
         subunit: names the part of the unit behind an element, such as ``SM 17``; None for none.
         num_checks: what one run checks, where that is not the number of its elements.
         isolate: asks parts of the unit again after a wrong result; None where there are none.
+        trial: results of the run by which it was found out that the unit can do the case; they are
+            compared, too, and taken out.
     """
 
     run: Callable[[], Sequence[Tensor | NDArray[Any]]]
@@ -86,6 +88,7 @@ class Made:
     subunit: Callable[[Index], str] | None = None
     num_checks: int = 0
     isolate: Callable[[], Isolated] | None = None
+    trial: list[Sequence[Tensor | NDArray[Any]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

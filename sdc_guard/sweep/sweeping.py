@@ -10,19 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from sdc_guard.sweep.crew import Crew, Hand, Lost, NotStarted, Variables
-from sdc_guard.sweep.declared import CORE, Oracle, SweepTest
+from sdc_guard.sweep.declared import CORE, SweepTest
 from sdc_guard.sweep.golden import Recorded
 from sdc_guard.sweep.looking import Looker, wait_ready
 from sdc_guard.sweep.messages import Beat, CaseDone, Done, Miscompare, Visit
 from sdc_guard.sweep.schedule import MAX_SHARE_OF_STEP, Step, by_debt, slice_s, steps
 from sdc_guard.sweep.tally import Seen, Tally
 from sdc_guard.sweep.units import Unit
-from sdc_guard.sweep.words import FAIL, decide_repeated
+from sdc_guard.sweep.words import FAIL, SUSPECT, decide_repeated
 
 START_LIMIT_S = 120.0
 TICK_S = 0.2
-MAX_LOOKED = 3
-"""Of one test on one unit so many cases are taken elsewhere; more are counted."""
+MAX_LOOKED, MAX_SUSPECTED = 3, 9
+"""Of one test on one unit so many cases are taken elsewhere; more are counted.  A suspicion closes
+no case, and fills the place of a third of a case."""
 LOAD_TEST = "exact_product"
 SAMPLE_S = 1.0
 MAX_SAMPLES = 2000
@@ -268,8 +269,8 @@ class Sweeping:
         for unit, message, time_s in wrong:
             if not self._is_looked_at(unit, step.test, message.case):
                 self._keep(self._looker.miscompare(unit, test, message, variables, time_s))
-        for unit, message, _ in wrong:
-            self.tally.count(unit, test).times_off += message.oracle == Oracle.SELF.value
+        for unit, _, _ in wrong:
+            self.tally.count(unit, test).times_off += 1
         for unit in {unit for unit, _, _ in wrong}:
             self._reconsider(unit, test)
         for unit, task, how in lost:
@@ -283,8 +284,9 @@ class Sweeping:
                   if u.model == unit.model and u != unit}
         count = self.tally.count(unit, test)
         for seen in count.seen:
-            if seen.what is not None and seen.what.oracle == Oracle.SELF.value:
-                seen.decision = decide_repeated(seen.decision, count.times_off, others)
+            if seen.what is not None:
+                seen.decision = decide_repeated(seen.decision, seen.what.oracle, count.times_off,
+                                                others)
 
     def _compare_peers(
         self, step: Step, seed: int, done: dict[Unit, Done], wrong: set[Unit]
@@ -325,7 +327,9 @@ class Sweeping:
 
     def _is_looked_at(self, unit: Unit, test: SweepTest, case: str) -> bool:
         seen = self.tally.count(unit, test).seen
-        return len(seen) >= MAX_LOOKED or any(s.case == case for s in seen)
+        closed = [s for s in seen if s.decision.word != SUSPECT]
+        return (len(closed) >= MAX_LOOKED or len(seen) >= MAX_SUSPECTED
+                or any(s.case == case for s in closed))
 
     def _keep(self, seen: Seen) -> None:
         self.tally.count(seen.unit, seen.test).seen.append(seen)
@@ -349,7 +353,14 @@ class Sweeping:
             except NotStarted as error:
                 self.tally.tell(f"{unit.name} was left out for a while: {error}")
                 raise
-        return hand if wait_ready(self._crew, hand, START_LIMIT_S) else None
+        if wait_ready(self._crew, hand, START_LIMIT_S):
+            return hand
+        under = " with " + ", ".join("=".join(v) for v in variables) if variables else ""
+        why = (f"its worker {hand.lost.words}" if hand.lost is not None
+               else hand.hello.problem if hand.hello is not None
+               else f"its worker said nothing for {START_LIMIT_S:.0f} s")
+        self.tally.tell(f"{unit.name} was left out{under}: {why}")
+        return None
 
     def _let_go(self, variables: Variables) -> None:
         """Workers of a special environment are ended after their step: memory is dear."""

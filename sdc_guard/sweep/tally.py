@@ -65,7 +65,7 @@ class Count:
     next_case: int = 0
     is_moved: str = ""
     times_off: int = 0
-    """Cases, visit by visit, that did not give the unit's own first result again."""
+    """Cases, visit by visit, with a wrong result."""
 
     def add(self, done: Done) -> None:
         """A visit."""

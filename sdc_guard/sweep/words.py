@@ -122,15 +122,24 @@ def _of_self(
                     f"not the bits of its own first run; {tally}", votes)
 
 
-def decide_repeated(before: Decision, times_off: int, others: Mapping[str, int]) -> Decision:
-    """What was a suspicion, once the unit was off its own results ``times_off`` times in the
-    sweep; ``others`` says how often units of its model were.  If these were so, too, or there are
-    none, as of a host whose threads may race, it may be the software, and the word stays."""
-    if before.word != SUSPECT or times_off < 2 or not others or any(others.values()):
+def decide_repeated(
+    before: Decision, oracle: str, times_off: int, others: Mapping[str, int]
+) -> Decision:
+    """What was a suspicion, once the unit was off ``times_off`` times in the sweep; ``others`` says
+    how often units of its model were.  An exact answer that was missed twice needs no other unit.
+    Without one, if others were off, too, or there are none, as of a host whose threads may race, it
+    may be the software, and the word stays."""
+    if before.word != SUSPECT or times_off < 2:
         return before
+    if oracle in (Oracle.SELF.value, Oracle.GOLDEN.value):
+        if not others or any(others.values()):
+            return before
+        text = f"off its own results or the golden digest {times_off} times in this sweep, and " \
+               f"never on {', '.join(others)}"
+    else:
+        text = f"off an answer that is known {times_off} times in this sweep"
     return Decision(FAIL, Cause.TRANSIENT, before.place,
-                    f"off its own results {times_off} times in this sweep, and never on "
-                    f"{', '.join(others)}; the first time: {before.reason}", before.votes)
+                    f"{text}; the first time: {before.reason}", before.votes)
 
 
 def _is_right(seen: Miscompare, answer: Answer) -> bool:

@@ -32,7 +32,7 @@ def exact(
         Unsupported: if torch has no such operator for the dtype and device.
     """
     try:
-        run()
+        trial = run()
     except (NotImplementedError, RuntimeError) as error:
         text = str(error).splitlines()[0][:160] if str(error) else type(error).__name__
         if isinstance(error, NotImplementedError) or any(word in text for word in _REFUSALS):
@@ -40,7 +40,8 @@ def exact(
         raise
     return Made(
         run=run, expected=tuple(expected), inputs=tuple(inputs), flops=flops,
-        num_bytes=sum(a.nbytes for a in (*inputs, *expected)), num_checks=num_checks)
+        num_bytes=sum(a.nbytes for a in (*inputs, *expected)), num_checks=num_checks,
+        trial=[trial])
 
 
 def index_code(count: int, dtype: str, salt: int = 0) -> Bits:

@@ -73,13 +73,13 @@ def _make(path: Path, data: str, dtype: str, shape: Shape, random: np.random.Gen
     a_MK, b_KN, c_MN = _operands(data, dtype, shape, random)
     try:
         run = path(placed(a_MK, dtype, place.device), placed(b_KN, dtype, place.device))
-        run()
+        first = run()
     except (RuntimeError, NotImplementedError) as error:
         raise refusal(f"no such path for {dtype}: ", error) from error
     return Made(
         run=lambda: (run(),), expected=(c_MN,), inputs=(a_MK, b_KN),
         flops=2 * shape[0] * shape[1] * shape[2],
-        num_bytes=a_MK.nbytes + b_KN.nbytes + c_MN.nbytes)
+        num_bytes=a_MK.nbytes + b_KN.nbytes + c_MN.nbytes, trial=[(first,)])
 
 
 def cases(place: Place) -> Sequence[Case]:

@@ -19,6 +19,7 @@ from sdc_guard.sweep.declared import (
     Unsupported,
 )
 from sdc_guard.sweep.exact import encode_integers, tensor_of
+from sdc_guard.sweep.families._exact_case import exact
 from sdc_guard.sweep.messages import Confirm, Message, Miscompare, Visit, packed, unpacked
 from sdc_guard.sweep.visit import Result, Visitor, by_turns, canary_is_caught, writable
 
@@ -118,6 +119,31 @@ def test_one_wrong_run_is_told_and_does_not_come_again() -> None:
     assert done.cases[0].mismatches == 1
 
 
+@pytest.mark.parametrize("is_tried_first", [True, False])
+def test_what_was_run_before_the_first_counted_run_is_compared_too(is_tried_first: bool) -> None:
+    """A unit that is wrong in the first call alone: the trial's, or else the canary's."""
+    bits = encode_integers(np.array([1, 2, 3, 4]), "float32")
+    calls = iter(range(10**9))
+
+    def run() -> tuple[torch.Tensor]:
+        x = tensor_of(bits, "float32").clone()
+        x[1] += next(calls) == 0
+        return (x,)
+
+    def make(random: np.random.Generator, place: Place) -> Made:
+        if is_tried_first:
+            return exact(run, (bits,))
+        return Made(run=run, expected=(bits,))
+
+    worker, sent = visitor(declared(make))
+    case = worker.visit(visit()).cases[0]
+    (seen,) = [m for m in sent if isinstance(m, Miscompare)]
+    assert seen.worst is not None
+    assert (seen.worst.index, seen.wrong) == ((1,), 0)
+    assert case.mismatches == 1
+    assert case.checks == 4 * case.runs
+
+
 def test_what_has_no_outside_answer_is_compared_with_its_first_run() -> None:
     test = declared(lambda g, p: made_of([1, 2], is_exact=False), oracles=(Oracle.SELF,))
     worker, sent = visitor(test, tamper=flip(0, 1, on=lambda n: n >= 2))
@@ -201,7 +227,7 @@ def test_operands_follow_from_test_case_and_seed_alone() -> None:
 
 def test_a_canary_that_nothing_can_see_is_missed() -> None:
     empty = np.zeros(0, np.uint32)
-    assert not canary_is_caught(Made(run=lambda: (empty,), expected=(empty,)))
+    assert not canary_is_caught(Made(run=lambda: (empty,), expected=(empty,)), (empty,))
 
 
 def test_the_same_case_is_made_again_for_another_unit() -> None:

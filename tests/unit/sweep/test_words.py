@@ -260,13 +260,16 @@ def test_a_wrong_address_is_no_want_of_memory(text: str, kind: type):
     assert type(refusal("no product: ", RuntimeError(text))) is kind
 
 
-@pytest.mark.parametrize(("times_off", "others", "word"), [
-    (1, {THERE: 0}, SUSPECT), (2, {THERE: 0}, FAIL), (18, {}, SUSPECT), (18, {THERE: 1}, SUSPECT)])
+@pytest.mark.parametrize(("oracle", "times_off", "others", "word"), [
+    (Oracle.SELF, 1, {THERE: 0}, SUSPECT), (Oracle.SELF, 2, {THERE: 0}, FAIL),
+    (Oracle.SELF, 18, {}, SUSPECT), (Oracle.SELF, 18, {THERE: 1}, SUSPECT),
+    (Oracle.GOLDEN, 2, {THERE: 0}, FAIL), (Oracle.GOLDEN, 2, {THERE: 2}, SUSPECT),
+    (Oracle.EXACT, 1, {THERE: 0}, SUSPECT), (Oracle.EXACT, 2, {}, FAIL)])
 def test_what_is_off_again_and_again_on_one_unit_alone_is_no_suspicion(
-    times_off: int, others: dict[str, int], word: str
+    oracle: Oracle, times_off: int, others: dict[str, int], word: str
 ):
     once = Decision(SUSPECT, Cause.TRANSIENT, HERE, "other bits once")
-    found = decide_repeated(once, times_off, others)
+    found = decide_repeated(once, oracle.value, times_off, others)
     assert (found.word, found.place) == (word, HERE)
     assert "other bits once" in found.reason
 

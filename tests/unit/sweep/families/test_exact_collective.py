@@ -140,7 +140,7 @@ def test_every_collective_is_right_here_and_sees_a_flipped_bit(number: int) -> N
     assert results[0].shape == case.shape
     for have, right in zip(results, made.expected or (), strict=True):
         np.testing.assert_array_equal(have, right)
-    assert canary_is_caught(made)
+    assert canary_is_caught(made, made.run())
 
 
 def test_a_core_alone_makes_the_same_case() -> None:
